@@ -1,0 +1,221 @@
+"""Everything magbench writes to disk, as strict models.
+
+Numbers are finite: what has no number carries a state and a reason instead.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+SCHEMA_VERSION = 1
+
+State = Literal["value", "not_applicable", "error"]
+Direction = Literal["higher", "lower", "none"]
+Track = Literal["long-horizon", "mag-bench", "videos"]
+Transform = Literal["none", "static", "shuffled"]
+Applicability = Literal["in-distribution", "training-free transfer", "not applicable", "reference", "external"]
+Unit = Annotated[str, Field(description="'' for a pure number, else dB, s, /s, px, frames, bytes, ms")]
+
+
+class Record(BaseModel):
+    """Base of all records: unknown keys are refused, instances are immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VideoRef(Record):
+    """A video file and the view of it that is scored."""
+
+    path: str
+    """Relative to the sample's folder, or absolute for a user's own file."""
+    sha256: str
+    frames: int
+    fps: FiniteFloat
+    width: int
+    height: int
+    transform: Transform = "none"
+    """`static`: the frame before `hold_from` (frame 0 when 0) is held from there on. `shuffled`: frames permuted in blocks."""
+    hold_from: int = 0
+
+
+class Timing(Record):
+    """Where the model's own borders lie in the video, in pixel-frame indices.
+
+    A border b lies between frames b-1 and b.
+    """
+
+    chunk_borders: tuple[int, ...] = ()
+    latent_borders: tuple[int, ...] = ()
+    """Borders between latent frames inside a chunk."""
+    update_borders: tuple[int, ...] = ()
+    """The chunk borders at which the policy compressed or re-arranged its cache."""
+
+
+class CaseRecord(Record):
+    """One item of a track."""
+
+    id: str
+    track: Track
+    prompt: str = ""
+    world_seed: int | None = None
+    path: dict[str, Any] | None = None
+    """The camera path of a procedural case, as `mini_world` reads it; None when the prompt's own path is used."""
+    history_frames: int = 0
+    """Latent frames of given history before generation starts."""
+    frames: int = 0
+    """Latent frames in all, history included."""
+    truth_sha256: str | None = None
+    """Hash of the rendered truth's RGB bytes, fixed in the suite."""
+    stratum: str = ""
+
+
+class MethodRecord(Record):
+    """A method as it ran."""
+
+    label: str
+    """What the user named, in canonical form: `memrope`, `memrope:memory=none`, `fifo`, or a reference row."""
+    policy: str
+    parameters: dict[str, Any] = {}
+    """All parameters, defaults resolved."""
+    budget_frames: FiniteFloat | None = None
+    """Most past frames any pass may attend to, the chunk itself excluded."""
+    applicability: Applicability
+    reason: str = ""
+
+
+class SampleRecord(Record):
+    """One video: case x seed x method. Written last, so its presence means the sample is complete."""
+
+    schema_version: Literal[1] = 1
+    key: str
+    case: CaseRecord
+    method: MethodRecord
+    model: str
+    seed: int
+    status: Literal["ok", "error", "not_applicable"]
+    reason: str = ""
+    hint: str = ""
+    video: VideoRef | None = None
+    truth: VideoRef | None = None
+    """The ground truth of the same case on the same clock, where there is one. Path relative to the sample's folder."""
+    timing: Timing = Timing()
+    history_frames: int = 0
+    """Pixel frames at the start of the video that were given, not generated."""
+
+
+class TraceRecord(Record):
+    """One chunk of one rollout, as measured."""
+
+    chunk: int
+    kind: Literal["history", "generate", "recache"]
+    first_frame: int
+    frames: int
+    ms: FiniteFloat
+    passes: int
+    past_frames: FiniteFloat
+    """Past tokens attended to, in frames, the chunk itself excluded."""
+    cached_frames: FiniteFloat
+    cache_bytes: int
+    """K and V, all layers."""
+    state_bytes: int = 0
+    """Anything else the policy keeps between chunks, all layers."""
+    held: tuple[int, ...] = ()
+    """Source frames whose raw keys are in the cache (layer 0)."""
+    folded: tuple[int, ...] = ()
+    """Source frames folded into a memory at this chunk."""
+    dropped: tuple[int, ...] = ()
+    """Source frames lost at this chunk without entering a memory."""
+    events: tuple[str, ...] = ()
+    """What the cache did before this chunk: evict, absorb, compress, flush, cut, recache."""
+
+
+class Reduction(Record):
+    """One named number of a metric, or the reason why there is none."""
+
+    name: str
+    state: State
+    value: FiniteFloat | None = None
+    reason: str = ""
+    direction: Direction = "none"
+    unit: Unit = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Reduction":
+        if (self.state == "value") != (self.value is not None):
+            raise ValueError(f"reduction {self.name!r}: state {self.state!r} with value {self.value!r}")
+        if self.state != "value" and not self.reason:
+            raise ValueError(f"reduction {self.name!r}: state {self.state!r} needs a reason")
+        return self
+
+
+class Series(Record):
+    """A metric over time. Times are seconds from the start of the video, or lags for a lag curve."""
+
+    name: str
+    times: tuple[FiniteFloat, ...]
+    values: tuple[FiniteFloat, ...]
+    unit: Unit = ""
+    axis: Literal["time", "lag"] = "time"
+
+    @model_validator(mode="after")
+    def _same_length(self) -> "Series":
+        if len(self.times) != len(self.values):
+            raise ValueError(f"series {self.name!r}: {len(self.times)} times for {len(self.values)} values")
+        return self
+
+
+class MetricRecord(Record):
+    """What one metric says of one video."""
+
+    schema_version: Literal[1] = 1
+    metric: str
+    profile: str
+    version: int
+    state: State
+    reason: str = ""
+    hint: str = ""
+    """How to make a not-applicable metric applicable, e.g. which weights to fetch."""
+    video_sha256: str
+    """Identity of what was scored: file hash, transform and reference together."""
+    weights_sha256: str = ""
+    reductions: tuple[Reduction, ...] = ()
+    """The first one is the headline."""
+    series: tuple[Series, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """`metric@profile`, the name used in every output."""
+        return f"{self.metric}@{self.profile}"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "MetricRecord":
+        if self.state == "value" and not self.reductions:
+            raise ValueError(f"{self.name}: state 'value' without a reduction")
+        if self.state != "value" and (not self.reason or self.reductions):
+            raise ValueError(f"{self.name}: state {self.state!r} needs a reason and no reductions")
+        return self
+
+
+class RunRecord(Record):
+    """run.json: who, what, when, with which versions."""
+
+    schema_version: Literal[1] = 1
+    magbench_version: str
+    kind: Literal["run", "score"]
+    suite: str = ""
+    suite_version: int = 0
+    model: str = ""
+    methods: tuple[str, ...] = ()
+    primary: dict[str, tuple[str, ...]] = {}
+    """Track -> primary endpoints, each `metric@profile/reduction`."""
+    arguments: dict[str, Any] = {}
+    resolved: dict[str, Any] = {}
+    command: str = ""
+    """The command that continues this run."""
+    started: str = ""
+    finished: str = ""
+    status: Literal["started", "complete", "incomplete", "interrupted", "error"] = "started"
+    versions: dict[str, str] = {}
+    hardware: dict[str, str] = {}
+    git: dict[str, str] = {}
+    weights: dict[str, str] = {}
