@@ -42,7 +42,7 @@ class Needs:
     """The ground truth on the same clock, as `Clip.truth`."""
     trace: bool = False
     history: bool = False
-    """Also hand over the frames that were given, not generated (their clips have `first < info.sample.history_frames`)."""
+    """Also hand over the given frames; their clips have `first < info.sample.history_frames`."""
     features: tuple[str, ...] = ()
     """Import paths `module:factory` of the learned features; see `Extractor`."""
 
@@ -95,7 +95,7 @@ class Clip:
     frames: Tensor
     """uint8 [n, height, width, 3], RGB."""
     truth: "Clip | None" = None
-    """The truth's frames nearest in time to the first `len(truth)` frames of this clip; None where the truth has ended."""
+    """The truth's frames nearest in time to the first `len(truth)` frames here; None where the truth has ended."""
     extractors: Mapping[str, Extractor] = field(default_factory=dict)
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
