@@ -38,7 +38,7 @@ class Rope:
 
         Args:
             frames: int64 [T] or [B, T], time index of each token.
-            cells: int64 like `frames`, row * cols + column of each token; None when the tokens are whole frames in order.
+            cells: int64 like `frames`, row * cols + column of each token; None for whole frames in order.
 
         Returns:
             complex64 [T, 1, d/2] or [B, T, 1, d/2].
@@ -61,7 +61,7 @@ class Rope:
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Rotate adjacent pairs of `x` [B, T, heads, d] by a `Rope` table, in fp32; returns the dtype of `x`."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(torch.unflatten(x.float(), -1, (-1, 2)))
     return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)
 
 

@@ -73,7 +73,7 @@ class Projections(nn.Module):
         return projected
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1))
+        return torch.unflatten(x, -1, (self.heads, -1))
 
 
 class Block(nn.Module):
@@ -102,9 +102,9 @@ class Block(nn.Module):
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (self.modulation + time).unsqueeze(3).unbind(2)
         seen = modulate(x, shift_a, scale_a, self.eps).flatten(1, 2)
         attended = attend(self.self_attn.queries(seen), *self.self_attn.keys_values(seen))
-        x = x + gate_a * self.self_attn.output(attended).unflatten(1, grid)
+        x = x + gate_a * torch.unflatten(self.self_attn.output(attended), 1, grid)
         asked = self.cross_attn.queries(self.norm3(x).flatten(1, 2))
-        x = x + self.cross_attn.output(attention(asked, *text)).unflatten(1, grid)
+        x = x + torch.unflatten(self.cross_attn.output(attention(asked, *text)), 1, grid)
         fed: Tensor = self.ffn(modulate(x, shift_f, scale_f, self.eps))
         return x + gate_f * fed
 
@@ -168,7 +168,7 @@ class CausalWanTransformer(nn.Module):
         """Turn a prompt into every layer's cross-attention keys and values, once per prompt.
 
         Args:
-            embeddings: [B, n, text_dim] with n <= text_len; zero rows fill up to text_len and are attended, as released.
+            embeddings: [B, n, text_dim] with n <= text_len; zero rows fill up to text_len and are attended.
 
         Returns:
             Per layer two of [B, text_len, heads, d].
@@ -209,5 +209,5 @@ class CausalWanTransformer(nn.Module):
     def _unpatchify(self, values: Tensor, rows: int, cols: int) -> Tensor:
         """[B, F, rows*cols, ph*pw*c], channel fastest -> [B, F, c, rows*ph, cols*pw]."""
         _, height, width = self.config.patch
-        grid = values.unflatten(2, (rows, cols)).unflatten(-1, (height, width, -1))
+        grid = torch.unflatten(torch.unflatten(values, 2, (rows, cols)), -1, (height, width, -1))
         return grid.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)

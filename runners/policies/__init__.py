@@ -1,0 +1,1 @@
+"""Cache policies, one file each; `base` holds the contract they share."""
