@@ -10,7 +10,8 @@ from torch import Tensor
 
 from magbench.errors import ConfigError
 from magbench.records import TraceRecord
-from magbench.runners.policies.base import CHUNK_FRAMES, MEMORY, CachePolicy, Chunk, Geometry, LayerCache, Past
+from magbench.runners.policies.base import MEMORY, CachePolicy, Chunk, Geometry, LayerCache, Past
+from magbench.runners.wan.configs import CHUNK_FRAMES
 from magbench.runners.wan.rope import Rope, rotate
 from magbench.runners.wan.sampler import NoiseSource, Sampler
 from magbench.runners.wan.transformer import CausalWanTransformer, TextCache, attention

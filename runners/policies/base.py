@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from magbench.errors import ConfigError
+from magbench.runners.wan.configs import CHUNK_FRAMES
 from magbench.runners.wan.rope import Rope, rotate
-
-CHUNK_FRAMES = 3
-"""Latent frames generated together, in every published method."""
 
 MEMORY = -1
 """Source frame of a token that was made, not cached."""

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from magbench.runners.policies.base import CHUNK_FRAMES, CachePolicy, Chunk, FrameCache, Geometry, Past, check_window
+from magbench.runners.policies.base import CachePolicy, Chunk, FrameCache, Geometry, Past, check_window
+from magbench.runners.wan.configs import CHUNK_FRAMES
 
 
 @dataclass(frozen=True)

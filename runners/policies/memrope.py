@@ -7,16 +7,8 @@ import torch
 from torch import Tensor
 
 from magbench.errors import ConfigError
-from magbench.runners.policies.base import (
-    CHUNK_FRAMES,
-    MEMORY,
-    CachePolicy,
-    Chunk,
-    FrameCache,
-    Geometry,
-    Past,
-    check_window,
-)
+from magbench.runners.policies.base import MEMORY, CachePolicy, Chunk, FrameCache, Geometry, Past, check_window
+from magbench.runners.wan.configs import CHUNK_FRAMES
 
 SLOTS: dict[str, tuple[str, ...]] = {"both": ("long", "short"), "long": ("long",), "short": ("short",), "none": ()}
 
@@ -49,7 +41,7 @@ class MemRope(CachePolicy):
     def __post_init__(self) -> None:
         for name in ("alpha_long", "alpha_short"):
             if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"{name} of memrope is {getattr(self, name)}, outside (0, 1].")
+                raise ConfigError(f"{name} of memrope is {getattr(self, name)}, outside (0, 1].", "such as 0.01")
         if self.memory not in SLOTS:
             raise ConfigError(f"memory of memrope is {self.memory!r}.", f"choose one of {', '.join(SLOTS)}")
         if self.adaptive and "short" not in SLOTS[self.memory]:

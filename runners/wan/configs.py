@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from magbench.errors import ConfigError
 
+CHUNK_FRAMES = 3
+"""Latent frames generated together, in every published method."""
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
