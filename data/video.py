@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,12 +36,12 @@ class Probe:
     """What a file says of itself, checked by decoding its first frame."""
 
     frames: int
-    """Announced by the container, or counted packets where it announces nothing."""
+    """Counted in the container; announced by it where the file is cut short."""
     fps: float
     width: int
     height: int
     key_frames: tuple[int, ...] = ()
-    """Index, in decoding order, of each key frame."""
+    """Index, in decoding order, of each key frame; none for RGB formats, which lose nothing between key frames."""
     warnings: tuple[str, ...] = ()
 
 
@@ -72,15 +72,6 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _announced(container: Any) -> int:
-    """Frames the container promises; 0 when it promises nothing."""
-    stream = container.streams.video[0]
-    rate = stream.average_rate or stream.guessed_rate
-    by_time = round(container.duration / av.time_base * rate) if container.duration and rate else 0
-    # An edit list shortens what is played; audio may outlast the pictures. The smaller promise is the safe one.
-    return min(stream.frames, by_time) if stream.frames and 1 < stream.frames - by_time else stream.frames or by_time
-
-
 def probe(path: Path) -> Probe:
     """Size, rate and number of frames of a video.
 
@@ -89,23 +80,12 @@ def probe(path: Path) -> Probe:
     """
     with _open(path) as container:
         stream = container.streams.video[0]
-        times, keys = [], []
-        try:
-            for packet in container.demux(stream):
-                if packet.size:
-                    keys += [len(times)] if packet.is_keyframe else []
-                    times.append(packet.pts)
-        except av.error.FFmpegError as error:
-            if not times:
-                raise VideoError(f"{path}: cannot be read as a video ({_reason(error)})") from error
-        known = sorted(t for t in times if t is not None)
-        step = statistics.median(b - a for a, b in zip(known, known[1:], strict=False)) if len(known) > 1 else 0
-        frames = _announced(container) if stream.frames else len(times)
+        frames, keys, step = _count(path, container)
         rate, warnings = stream.average_rate or stream.guessed_rate, []
         if not rate:
             if not step:
                 raise VideoError(f"{path}: has neither a frame rate nor timestamps", "re-mux it with a frame rate")
-            rate = 1 / (step * stream.time_base)
+            rate = 1 / step
             warnings.append("no frame rate in the file: taken from its timestamps")
     with _open(path) as container:
         try:
@@ -119,7 +99,31 @@ def probe(path: Path) -> Probe:
         height, width = _pixels(first).shape[:2]
         if first.rotation % 360:
             warnings.append(f"shown rotated by {first.rotation % 360} degrees, as the file asks")
-    return Probe(frames, float(rate), width, height, tuple(keys), tuple(warnings))
+    return Probe(frames, float(rate), width, height, () if first.format.is_rgb else tuple(keys), tuple(warnings))
+
+
+def _count(path: Path, container: Any) -> tuple[int, list[int], float]:
+    """Announced frames, indices of the key frames, and the median step between frames in seconds (0: no timestamps)."""
+    stream = container.streams.video[0]
+    times: list[float | None] = []
+    keys: list[int] = []
+    end = 0.0
+    try:
+        for packet in container.demux():
+            if packet.pts is not None:
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream is stream and packet.size and not packet.is_discard:
+                keys += [len(times)] if packet.is_keyframe else []
+                times.append(None if packet.pts is None else float(packet.pts * packet.time_base))
+    except av.error.FFmpegError as error:
+        if not times:
+            raise VideoError(f"{path}: cannot be read as a video ({_reason(error)})") from error
+    known = sorted(time for time in times if time is not None)
+    step = statistics.median(b - a for a, b in pairwise(known)) if len(known) > 1 else 0.0
+    read, promised = end - (container.start_time or 0) / av.time_base, (container.duration or 0) / av.time_base
+    cut_short = known and read > 0 and promised - read > max(0.1, 2 * step)
+    frames = (stream.frames or round(len(times) * promised / read)) if cut_short else len(times)
+    return frames, keys, step
 
 
 def video_ref(
@@ -306,7 +310,7 @@ def _seek_decord(path: Path) -> Callable[[int], Frame] | None:
         reader = decord.VideoReader(str(path), num_threads=1)
     except (ImportError, RuntimeError):
         return None
-    return lambda index: reader[index].asnumpy()  # type: ignore[no-any-return]
+    return lambda index: reader[index].asnumpy()
 
 
 def write_video(
@@ -329,15 +333,9 @@ def write_video(
     shape: tuple[int, ...] | None = None
     with av.open(str(path), "w", format="matroska" if lossless else "mp4", options=options) as container:
         for index, frame in enumerate(frames):
-            if (
-                frame.dtype != np.uint8
-                or frame.ndim != 3
-                or frame.shape[2] != 3
-                or frame.shape != (shape or frame.shape)
-            ):
-                raise VideoError(
-                    f"{path}: frame {index} is {frame.dtype} {frame.shape}, expected uint8 {shape or '[H, W, 3]'}"
-                )
+            expected = shape or (*frame.shape[:2], 3)
+            if frame.dtype != np.uint8 or frame.shape != expected:
+                raise VideoError(f"{path}: frame {index} is {frame.dtype} {frame.shape}, expected uint8 {expected}")
             shape = frame.shape
             picture = frame if lossless else _presentable(frame)
             if index == 0:

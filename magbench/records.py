@@ -178,6 +178,8 @@ class MetricRecord(Record):
     video_sha256: str
     """Identity of what was scored: file hash, transform and reference together."""
     weights_sha256: str = ""
+    warnings: tuple[str, ...] = ()
+    """What to know about the video, e.g. repeated frames, or key frames at chunk borders."""
     reductions: tuple[Reduction, ...] = ()
     """The first one is the headline."""
     series: tuple[Series, ...] = ()
