@@ -1,0 +1,24 @@
+"""Evaluation suite for KV-cache policies in autoregressive long-video generation.
+
+`magbench.run(...)`, `magbench.score(...)` and `magbench.load(folder)` mirror the command line.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["load", "run", "score"]
+
+if TYPE_CHECKING:
+    from magbench.api import load, run, score
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from magbench import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'magbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

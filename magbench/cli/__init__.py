@@ -1,0 +1,99 @@
+"""The command line. One file per command, each imported when it is asked for."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from magbench import __version__
+from magbench.cli import console
+from magbench.errors import MagbenchError
+from magbench.registry import did_you_mean, load_object
+
+COMMANDS = {
+    "run": "magbench.cli.run:command",
+    "score": "magbench.cli.score:command",
+    "report": "magbench.cli.report:command",
+    "list": "magbench.cli.listing:command",
+    "show": "magbench.cli.show:command",
+    "doctor": "magbench.cli.doctor:command",
+}
+"""Command names and where they are, in the order of `--help`."""
+
+DEBUG = "magbench.debug"
+
+
+class Magbench(click.Group):
+    """The `magbench` command: finds its sub-commands lazily and turns errors into two lines and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command and give it the option `--debug`."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = load_object(COMMANDS[cmd_name])
+        if not any(parameter.name == "debug" for parameter in command.params):
+            command.params.append(_debug_option())
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or name the closest one."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"unknown command {args[0]!r}. {did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Errors made on purpose end here; others keep their traceback."""
+        try:
+            return super().invoke(ctx)
+        except MagbenchError as error:
+            console.error(error.message, error.hint, traceback=bool(ctx.meta.get(DEBUG)))
+            return error.exit_code
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run and leave with an exit code: 0, 1 unexpected, 2 usage, 4 some samples failed, 130 interrupted."""
+        try:
+            code = super().main(args, *rest, standalone_mode=False, **extra)
+        except click.UsageError as error:
+            where = f"see {error.ctx.command_path} --help" if error.ctx else "see magbench --help"
+            console.error(error.format_message(), where)
+            code = 2
+        except click.ClickException as error:
+            console.error(error.format_message(), None)
+            code = error.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            console.error("interrupted", None)
+            code = 130
+        if standalone_mode:
+            sys.exit(code if isinstance(code, int) else 0)
+        return code
+
+
+def _debug_option() -> click.Option:
+    def remember(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        ctx.meta[DEBUG] = value
+
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        envvar="MAGBENCH_DEBUG",
+        callback=remember,
+        help="Show the traceback of an error.",
+    )
+
+
+@click.group(cls=Magbench, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="magbench")
+def main() -> None:
+    """Evaluate KV-cache policies in autoregressive long-video generation.
+
+    Start with: magbench run --method memrope
+    """

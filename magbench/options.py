@@ -1,0 +1,109 @@
+"""The options of `run` and `score`: one spelling on the command line, in the environment and in Python.
+
+Each field here is `--field-name`, `MAGBENCH_FIELD_NAME` and `field_name=`.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from magbench.errors import ConfigError
+from magbench.records import Track
+from magbench.registry import did_you_mean
+
+Existing = Literal["skip", "redo", "redo-failed", "error"]
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class Options(BaseModel):
+    """Base of the option models."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        """Check the values.
+
+        Raises:
+            ConfigError: an option is unknown or its value can't be used; the first one is named.
+        """
+        if unknown := [name for name in values if name not in cls.model_fields]:
+            raise ConfigError(f"unknown option {unknown[0]!r}", did_you_mean(unknown[0], cls.model_fields))
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0])
+            reason = first["msg"].removeprefix("Value error, ")
+            given = "" if first["type"] == "missing" else f" {first['input']!r}"
+            raise ConfigError(f"option --{name.replace('_', '-')}{given}: {reason}") from error
+
+
+class RunOptions(Options):
+    """Options of `magbench run`."""
+
+    method: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)] = Field(
+        description="Method to run, e.g. memrope or memrope:sink=1,window=12. Repeatable. `all`: every method."
+    )
+    suite: str = Field("mini", description="Suite by name, or the path of a suite's YAML file.")
+    track: Annotated[tuple[Track, ...], BeforeValidator(_listed)] = Field(
+        (), description="Only this track. Repeatable.", examples=["long-horizon|mag-bench"]
+    )
+    model: str | None = Field(None, description="Model instead of the suite's.")
+    prompts: Path | None = Field(
+        None, description="Text file, one prompt per line, instead of the suite's long-horizon cases; no other track."
+    )
+    seconds: Annotated[float, Field(gt=0, le=86400)] | None = Field(
+        None, description="Length of long-horizon videos, rounded up to whole chunks."
+    )
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        None, description="Seeds instead of the suite's, e.g. 0-3 or 0,2,5."
+    )
+    budget: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Past frames every method may attend to, instead of the suite's."
+    )
+    device: str = Field("auto", description="cpu, cuda, cuda:1 ... auto: cuda where there is one.")
+    dtype: Literal["float32", "bfloat16"] | None = Field(None, description="Numeric type instead of the model's.")
+    workers: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Worker processes; 0 works in this process. Default: one per core, one on a GPU."
+    )
+    existing: Existing = Field("skip", description="What to do with samples that are there already.")
+    no_baselines: bool = Field(False, description="Leave out the suite's baselines.")
+    out: Path | None = Field(None, description="Run folder. Default: runs/SUITE-METHODS.")
+    dry_run: bool = Field(False, description="Say what would be made, and make nothing.")
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _ranges(cls, value: Any) -> Any:
+        """Read `0-3,7`."""
+        if not isinstance(value, str):
+            return value
+        seeds: list[int] = []
+        for part in value.split(","):
+            match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+            if match is None:
+                raise ValueError("expected numbers and ranges such as 0-3 or 0,2,5")
+            first = int(match[1])
+            last = int(match[2] or first)
+            if last < first or last - first > 9999:
+                raise ValueError(f"the range {part.strip()} is empty or too long")
+            seeds += range(first, last + 1)
+        return tuple(dict.fromkeys(seeds))
+
+
+class ScoreOptions(Options):
+    """Options of `magbench score`, beside the path."""
+
+    metrics: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+        (), description="Only this metric, e.g. motion or motion@default. Repeatable."
+    )
+    workers: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Worker processes; 0 works in this process. Default: one per core."
+    )
+    existing: Existing = Field("skip", description="What to do with scores that are there already.")
+    out: Path | None = Field(None, description="Run folder. Default: runs/score-NAME; for a run: the run itself.")
