@@ -111,6 +111,15 @@ class Clip:
         found: View = self._cache[make]
         return found
 
+    def pick(self, indices: tuple[int, ...]) -> "Clip":
+        """Some of the frames, counted from the clip's own start, as a clip without truth; made at most once."""
+        key = ("pick", indices)
+        if key not in self._cache:
+            times = tuple(self.times[i] for i in indices)
+            self._cache[key] = Clip(self.first, times, self.frames[list(indices)], extractors=self.extractors)
+        picked: Clip = self._cache[key]
+        return picked
+
     def feature(self, path: str) -> Any:
         """The learned feature declared in `Needs.features`, computed at most once per clip."""
         return self.view(self.extractors[path])

@@ -1,0 +1,215 @@
+"""Shared by metrics that compare frames a fixed time apart: the pairs, and what is read from their series.
+
+Pairs lie 1/8 s apart whatever the frame rate, because the level of any such metric depends on the gap. Levels have no
+direction: a frozen video would win. What has one:
+
+* spike rate: on the logarithm of the dissimilarity, the share of pairs further than 5 MAD from the median of the +-2 s
+  around them. The MAD is that of the whole clip, but at least `MAD_FLOOR`, else every flutter of a calm clip counts.
+* border effect: median over pairs across a chunk border, minus median over pairs across a border between latent frames
+  inside a chunk. A decoder that turns each latent frame into several pixel frames leaves its own step at those borders;
+  only what is beyond that step is the cache's.
+* update effect: the same for chunk borders at which the policy compressed or re-arranged its cache, minus the others.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from magbench.metrics.base import Declared, NotApplicable, Scores
+from magbench.records import Direction, Series, Timing
+
+GAP = 0.125
+"""Seconds between the two frames of a pair."""
+WINDOW = 2.0
+"""Seconds on each side of a pair that its rolling median looks at."""
+SPIKE_MADS = 5.0
+MAD_FLOOR = 0.05
+"""In units of the natural logarithm: a spike is always a change of the dissimilarity by more than a quarter."""
+MIN_PAIRS = 3
+"""Fewest pairs of each kind behind an effect."""
+MIN_SPIKE_PAIRS = 16
+"""Fewest pairs behind a spike rate: two seconds at 8 fps."""
+_TIE = 0.005
+"""Seconds: candidates this close to equally near count as equally near, since containers round timestamps."""
+
+Values = NDArray[np.float64]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pair(Generic[T]):
+    """Two frames one gap apart, each with whatever the metric keeps of a frame."""
+
+    index: int
+    """Of the later frame, in the video."""
+    index_before: int
+    time: float
+    """Seconds, of the later frame."""
+    time_before: float
+    now: T
+    before: T
+
+
+class Pairs(Generic[T]):
+    """Pairs each frame with the one nearest to `gap` seconds before it, keeping no more frames than that takes.
+
+    Of two equally near the older is taken. Frames in the first `gap` of a video have no partner.
+    """
+
+    def __init__(self, gap: float = GAP) -> None:
+        self._gap = gap
+        self._tail: list[tuple[int, float, T]] = []
+        self._start: float | None = None
+
+    def add(self, first: int, times: Sequence[float], items: Sequence[T]) -> list[Pair[T]]:
+        """Pairs whose later frame is among these, which follow those added before."""
+        pairs = []
+        for index, (time, item) in enumerate(zip(times, items, strict=True), start=first):
+            self._start = time if self._start is None else self._start
+            target = time - self._gap
+            if self._tail and target >= self._start - _TIE:
+                distances = [abs(then - target) for _, then, _ in self._tail]
+                nearest = next(i for i, distance in enumerate(distances) if distance <= min(distances) + _TIE)
+                del self._tail[:nearest]  # targets only grow, so nothing older will be asked for
+                pairs.append(Pair(index, self._tail[0][0], time, self._tail[0][1], item, self._tail[0][2]))
+            self._tail.append((index, time, item))
+        return pairs
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a metric's series becomes its reductions.
+
+    Args:
+        name: Of the series.
+        worse: Which way the values go when neighbours are less alike.
+        dissimilarity: Values to something that is 0 for identical frames.
+        effect: Values to what the border and update effects are differences of.
+        still: Dissimilarity up to which a pair counts as identical.
+    """
+
+    name: str
+    worse: Literal["lower", "higher"]
+    dissimilarity: Callable[[Values], Values]
+    effect: Callable[[Values], Values]
+    still: float
+
+    @property
+    def tail(self) -> str:
+        """Name of the percentile on the bad side."""
+        return "p05" if self.worse == "lower" else "p95"
+
+    def declared(self, low: float, high: float) -> tuple[Declared, ...]:
+        """The reductions, for values between `low` and `high`."""
+        better: Direction = "higher" if self.worse == "lower" else "lower"
+        return (
+            Declared("median", "none", "", low, high),
+            Declared(self.tail, "none", "", low, high),
+            Declared("spike_rate", "lower", "", 0, 1),
+            Declared("border_effect", better),
+            Declared("update_effect", better),
+            Declared("gap", "none", "s", 0),
+        )
+
+
+class Consecutive:
+    """Collects one value per pair, and reduces them."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+        self._pairs: list[tuple[int, int, float, float]] = []
+        self._values: list[float] = []
+
+    def add(self, frames: int, pairs: Sequence[Pair[T]], values: Sequence[float]) -> None:
+        """Take the values of the pairs that `frames` further frames made."""
+        self._frames += frames
+        self._pairs += [(pair.index, pair.index_before, pair.time, pair.time_before) for pair in pairs]
+        self._values += values
+
+    def scores(self, recipe: Recipe, timing: Timing) -> Scores | NotApplicable:
+        """Median first, then the rest; see the module."""
+        if not self._values:
+            return NotApplicable(
+                "one frame: nothing to compare" if self._frames == 1 else f"no two frames are {GAP:g} s apart"
+            )
+        values = np.array(self._values)
+        after, before, times, times_before = (np.array(column) for column in zip(*self._pairs, strict=True))
+        effect = recipe.effect(values)
+        chunk = _crossing(before, after, timing.chunk_borders)
+        latent = _crossing(before, after, timing.latent_borders) & ~chunk
+        update = _crossing(before, after, timing.update_borders)
+        other = _crossing(before, after, set(timing.chunk_borders) - set(timing.update_borders)) & ~update
+        return Scores(
+            {
+                "median": float(np.median(values)),
+                recipe.tail: float(np.percentile(values, 5 if recipe.worse == "lower" else 95)),
+                "spike_rate": _spike_rate(recipe.dissimilarity(values), times, recipe.still),
+                "border_effect": _border_effect(effect, chunk, latent, timing),
+                "update_effect": _update_effect(effect, update, other, timing),
+                "gap": float(np.median(times - times_before)),
+            },
+            (Series(name=recipe.name, times=tuple(times.tolist()), values=tuple(self._values)),),
+        )
+
+
+def spikes(log_values: Values, times: Values) -> NDArray[np.bool_]:
+    """Which values stand out from the +-2 s around them, upwards or downwards.
+
+    Args:
+        log_values: float64 [n], natural logarithm of a dissimilarity.
+        times: float64 [n], seconds, ascending.
+    """
+    starts = np.searchsorted(times, times - WINDOW, "left")
+    stops = np.searchsorted(times, times + WINDOW, "right")
+    around = [np.median(log_values[start:stop]) for start, stop in zip(starts, stops, strict=True)]
+    residual = np.abs(log_values - np.array(around))
+    return np.asarray(residual > SPIKE_MADS * max(float(np.median(residual)), MAD_FLOOR))
+
+
+def _spike_rate(dissimilarity: Values, times: Values, still: float) -> float | NotApplicable:
+    if len(dissimilarity) < MIN_SPIKE_PAIRS:
+        return NotApplicable(f"{len(dissimilarity)} pairs are too few, {MIN_SPIKE_PAIRS} are needed")
+    frozen = float(np.mean(dissimilarity <= still))
+    if frozen >= 0.5:
+        return NotApplicable(f"the picture stands still in {frozen:.0%} of the pairs")
+    return float(np.mean(spikes(np.log(np.maximum(dissimilarity, still)), times)))
+
+
+def _crossing(before: Values, after: Values, borders: Sequence[int] | set[int]) -> NDArray[np.bool_]:
+    """Pairs with a border between their frames; border b lies between frames b-1 and b."""
+    sorted_borders = np.array(sorted(borders), dtype=np.int64)
+    return np.asarray(
+        np.searchsorted(sorted_borders, after, "right") > np.searchsorted(sorted_borders, before, "right")
+    )
+
+
+def _border_effect(
+    effect: Values, chunk: NDArray[np.bool_], latent: NDArray[np.bool_], timing: Timing
+) -> float | NotApplicable:
+    if not timing.chunk_borders:
+        return NotApplicable("the chunk borders of this video are not known, or it has none")
+    return _difference(effect, chunk, latent, "chunk borders", "latent borders inside chunks")
+
+
+def _update_effect(
+    effect: Values, update: NDArray[np.bool_], other: NDArray[np.bool_], timing: Timing
+) -> float | NotApplicable:
+    if not timing.chunk_borders:
+        return NotApplicable("the chunk borders of this video are not known, or it has none")
+    if not timing.update_borders:
+        return NotApplicable("the policy never re-arranged its cache")
+    if not set(timing.chunk_borders) - set(timing.update_borders):
+        return NotApplicable("the policy re-arranges its cache at every border")
+    return _difference(effect, update, other, "borders with an update", "borders without")
+
+
+def _difference(
+    effect: Values, one: NDArray[np.bool_], other: NDArray[np.bool_], one_name: str, other_name: str
+) -> float | NotApplicable:
+    for chosen, name in ((one, one_name), (other, other_name)):
+        if chosen.sum() < MIN_PAIRS:
+            return NotApplicable(f"{chosen.sum()} pairs across {name} are too few, {MIN_PAIRS} are needed")
+    return float(np.median(effect[one]) - np.median(effect[other]))

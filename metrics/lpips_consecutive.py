@@ -1,0 +1,57 @@
+"""LPIPS of frames 1/8 s apart."""
+
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from magbench.metrics.base import Clip, Info, Metric, Needs, NotApplicable, Scores
+from magbench.metrics.consecutive import Consecutive, Pairs, Recipe
+
+Maps = list[tuple[Tensor, Tensor]]
+"""Per layer the normalised features [C, h, w] of one frame, and the channel weights [C]."""
+
+_RECIPE = Recipe("lpips", "higher", dissimilarity=lambda x: x, effect=lambda x: np.log(np.maximum(x, 1e-5)), still=1e-5)
+
+
+class LPIPSConsecutive(Metric):
+    """LPIPS v0.1 AlexNet of each frame with the one 1/8 s before (Zhang et al. 2018), at the video's own size.
+
+    Reductions: median, 95th percentile, spike rate on log LPIPS, border and update effect as differences of log LPIPS
+    (positive: a jump); see `magbench.metrics.consecutive`. Blind to slow drift.
+    """
+
+    name = "lpips_consecutive"
+    title = "Perceptual distance of frames 1/8 s apart; spikes and seams"
+    clock = "each frame with the one 1/8 s before"
+    needs = Needs(features=("magbench.metrics.backbones:lpips_alex",))
+    reductions = _RECIPE.declared(0, float("inf"))
+    licence = "BSD-2-Clause (heads), BSD-3-Clause (trunk)"
+    min_side: ClassVar[int] = 31
+    """Pixels that the backbone needs."""
+
+    def start(self, info: Info) -> NotApplicable | None:
+        """Refuse frames too small for the backbone."""
+        self.info = info
+        self._pairs = Pairs[Maps]()
+        self._collected = Consecutive()
+        if min(info.width, info.height) < self.min_side:
+            return NotApplicable(f"frames of {info.width}x{info.height} are too small, {self.min_side} px are needed")
+        return None
+
+    def update(self, item: Clip) -> None:
+        """Compare."""
+        layers: Maps = item.feature(self.needs.features[0])
+        frames = [[(maps[i], weights) for maps, weights in layers] for i in range(len(item))]
+        pairs = self._pairs.add(item.first, item.times, frames)
+        self._collected.add(len(item), pairs, [distance(pair.before, pair.now) for pair in pairs])
+
+    def finish(self) -> Scores | NotApplicable:
+        """Reduce."""
+        return self._collected.scores(_RECIPE, self.info.sample.timing)
+
+
+def distance(first: Maps, second: Maps) -> float:
+    """The LPIPS distance of two frames: over layers, the mean over cells of the weighted squared difference."""
+    layers = zip(first, second, strict=True)
+    return float(sum(((a - b).square().mean((1, 2)) @ weights).double() for (a, weights), (b, _) in layers))

@@ -1,0 +1,43 @@
+"""SSIM of frames 1/8 s apart."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from magbench.metrics.base import Clip, Info, Metric, NotApplicable, Scores
+from magbench.metrics.consecutive import Consecutive, Pairs, Recipe
+from magbench.metrics.ssim import SSIM_WINDOW, ssim
+
+_RECIPE = Recipe("ssim", "lower", dissimilarity=lambda x: 1 - x, effect=lambda x: x, still=1e-4)
+
+
+class SSIMConsecutive(Metric):
+    """SSIM of each frame with the one 1/8 s before (Wang et al. 2004; see `magbench.metrics.ssim`).
+
+    Reductions: median, 5th percentile, spike rate on log(1 - SSIM), border and update effect as differences of SSIM
+    (negative: a dip); see `magbench.metrics.consecutive`. Blind to slow drift, and to anything that repeats smoothly.
+    """
+
+    name = "ssim_consecutive"
+    title = "Structural similarity of frames 1/8 s apart; spikes and seams"
+    clock = "each frame with the one 1/8 s before"
+    reductions = _RECIPE.declared(-1, 1)
+
+    def start(self, info: Info) -> NotApplicable | None:
+        """Refuse frames smaller than the window."""
+        self.info = info
+        self._pairs = Pairs[NDArray[np.uint8]]()
+        self._collected = Consecutive()
+        if min(info.width, info.height) < SSIM_WINDOW:
+            return NotApplicable(
+                f"frames of {info.width}x{info.height} are smaller than the window of {SSIM_WINDOW}x{SSIM_WINDOW}"
+            )
+        return None
+
+    def update(self, item: Clip) -> None:
+        """Compare."""
+        pairs = self._pairs.add(item.first, item.times, list(item.frames.cpu().numpy()))
+        self._collected.add(len(item), pairs, [ssim(pair.before, pair.now) for pair in pairs])
+
+    def finish(self) -> Scores | NotApplicable:
+        """Reduce."""
+        return self._collected.scores(_RECIPE, self.info.sample.timing)
