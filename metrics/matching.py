@@ -1,0 +1,184 @@
+"""Every generated frame against every truth frame, with one backbone pass per frame and one matrix product.
+
+A perceptual distance of the LPIPS family is a sum over layers of Σ_c w_c (f_c − g_c)², averaged over the image. Scaling
+each feature by the square root of its channel and cell weight turns it into a plain squared distance of two vectors,
+and |f − g|² = |f|² + |g|² − 2 f·g needs only one product for all pairs.
+
+Frames are [N, H, W, 3] in 0..255 throughout, uint8 or floating point.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from magbench.metrics.ssim import ssim
+
+PSNR_CAP = 100.0
+"""dB given to two identical frames, whose PSNR is infinite; the MAG release does the same."""
+
+Layers = Sequence[tuple[Tensor, Tensor]]
+"""Per layer features [N, C, h, w], normalised as the distance wants them, and channel weights [C], none negative."""
+Backbone = Callable[[Tensor], Layers]
+"""From frames [N, H, W, 3] in 0..255 to their layers."""
+
+
+def pixels(frames: Tensor) -> Layers:
+    """The frame itself as feature: the distance is the mean squared error of frames scaled to [−1, 1]."""
+    images = frames.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    return [(images, images.new_full((images.shape[1],), 1.0 / images.shape[1]))]
+
+
+def cell_weights(cells: int, pixels: int) -> Tensor:
+    """Share of each feature cell in the mean of its bilinear upsampling, along one axis.
+
+    Args:
+        cells: Cells along the axis of the feature map.
+        pixels: Pixels along the axis of the image.
+
+    Returns:
+        float32 [cells], summing to 1.
+    """
+    return interpolate(torch.eye(cells)[None], size=pixels, mode="linear", align_corners=False).mean(-1)[0]
+
+
+def vectors(layers: Layers, size: tuple[int, int] | None) -> Tensor:
+    """Vectors whose squared distance is the perceptual distance.
+
+    Args:
+        layers: Of N frames.
+        size: Height and width of the map to which the distance is upsampled before it is averaged, which is what
+            `lpips.LPIPS(spatial=True)` and a mean do; None averages over the feature cells. It is the same where the
+            size is a whole multiple of the feature map's.
+
+    Returns:
+        float32 [N, D].
+    """
+    parts = []
+    for features, channels in layers:
+        rows, columns = features.shape[-2:]
+        if size is None:
+            cells = torch.full((rows, columns), 1.0 / (rows * columns))
+        else:
+            cells = cell_weights(rows, size[0])[:, None] * cell_weights(columns, size[1])
+        scale = channels[:, None, None] * cells.to(channels)
+        parts.append((features * scale.sqrt()).flatten(1))
+    return torch.cat(parts, 1).float()
+
+
+@torch.no_grad()
+def pairwise(
+    backbone: Backbone,
+    generated: Tensor,
+    truth: Tensor,
+    size: tuple[int, int] | None = None,
+    batch: int = 8,
+    max_bytes: int = 2**30,
+) -> Tensor:
+    """Distance of every generated frame to every truth frame.
+
+    The truth's mean is subtracted from all vectors first: it cancels in the distance, and what is left is small enough
+    for the product to be exact to about 1e-6. Truth frames are taken in blocks of at most `max_bytes`; each further
+    block costs another pass over the generated frames.
+
+    Args:
+        backbone: Gives the features.
+        generated: N frames.
+        truth: M frames, at least one.
+        size: See `vectors`.
+        batch: Frames per backbone call.
+        max_bytes: Most memory for the vectors of the truth.
+
+    Returns:
+        float32 [N, M] on the CPU, ≥ 0.
+    """
+
+    def embed(frames: Tensor) -> Tensor:
+        return torch.cat([vectors(backbone(part), size) for part in torch.split(frames, batch)])
+
+    block = max(1, max_bytes // embed(truth[:1]).nbytes)
+    columns = []
+    for known_frames in torch.split(truth, block):
+        known = embed(known_frames)
+        mean = known.mean(0)
+        known -= mean
+        norms = known.square().sum(1)
+        rows = []
+        for part in torch.split(generated, batch):
+            seen = vectors(backbone(part), size) - mean
+            rows.append(seen.square().sum(1)[:, None] + norms - 2.0 * seen @ known.T)
+        columns.append(torch.cat(rows))
+    return torch.cat(columns, 1).clamp_(min=0.0).cpu()
+
+
+def psnr(first: Tensor, second: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each frame, over its pixels and channels.
+
+    Args:
+        first: N frames.
+        second: N frames of the same size.
+
+    Returns:
+        float64 [N] in dB; infinite for identical frames.
+    """
+    errors = [(a.double() - b.double()).square().mean() for a, b in zip(first, second, strict=True)]
+    return 10.0 * torch.log10(255.0**2 / torch.stack(errors))
+
+
+def capped(decibels: Tensor) -> Tensor:
+    """PSNR per frame with identical frames at `PSNR_CAP`, so that a single one doesn't decide a mean."""
+    return decibels.clamp(max=PSNR_CAP)
+
+
+def mean_ssim(first: Tensor, second: Tensor) -> float:
+    """Mean over frames of `magbench.metrics.ssim.ssim`."""
+    pairs = zip(first.cpu().numpy(), second.cpu().numpy(), strict=True)
+    return math.fsum(ssim(a, b) for a, b in pairs) / len(first)
+
+
+@dataclass(frozen=True)
+class Released:
+    """The released MAG-Bench scores of one clip.
+
+    Args:
+        distance: Mean over generated frames of the distance to the nearest truth frame.
+        indices: For each generated frame that truth frame.
+        psnr: dB, mean over frames at the match; 100 as soon as one frame is identical.
+        ssim: Mean over frames at the match.
+    """
+
+    distance: float
+    indices: tuple[int, ...]
+    psnr: float
+    ssim: float
+
+
+def released_scores(backbone: Backbone, generated: Tensor, truth: Tensor) -> Released:
+    """Scores at the best match, as the code of MAG (arXiv 2512.18741) computes them.
+
+    Each generated frame is matched to the truth frame at the smallest distance (averaged over a map of the image's
+    size), free of order and repetition. As in the release, generated frames beyond the truth's number are left out.
+
+    Args:
+        backbone: LPIPS-AlexNet in the release.
+        generated: N ≥ M frames.
+        truth: M frames.
+
+    Raises:
+        ValueError: fewer generated than truth frames.
+    """
+    if len(generated) < len(truth):
+        raise ValueError(f"{len(generated)} generated frames for {len(truth)} truth frames")
+    generated = generated[: len(truth)]
+    nearest = pairwise(backbone, generated, truth, (truth.shape[1], truth.shape[2])).min(1)
+    matched = truth[nearest.indices]
+    mean = float(psnr(generated, matched).mean())
+    return Released(
+        distance=float(nearest.values.mean()),
+        indices=tuple(nearest.indices.tolist()),
+        psnr=mean if math.isfinite(mean) else PSNR_CAP,
+        ssim=mean_ssim(generated, matched),
+    )

@@ -1,0 +1,126 @@
+"""All pairs by one matrix product, against loops and against the lpips package."""
+
+import lpips
+import pytest
+import torch
+from pytorch_msssim import ssim as reference_ssim
+from torch import Tensor
+from torchvision.models import alexnet
+
+from magbench.metrics.backbones import AlexNetLPIPS, lpips_heads
+from magbench.metrics.matching import (
+    Layers,
+    capped,
+    cell_weights,
+    mean_ssim,
+    pairwise,
+    pixels,
+    psnr,
+    released_scores,
+    vectors,
+)
+
+
+def as_frames(signed: Tensor) -> Tensor:
+    """[N, 3, H, W] in [−1, 1] to [N, H, W, 3] in 0..255, not rounded."""
+    return (signed + 1).mul(127.5).permute(0, 2, 3, 1)
+
+
+@pytest.fixture(scope="module")
+def clips() -> tuple[Tensor, Tensor]:
+    """Generated (4 frames) and truth (5), [N, 3, 72, 90] in [−1, 1]; generated i is nearest to truth (3, 0, 0, 4)[i]."""
+    dice = torch.Generator().manual_seed(5)
+    base = torch.rand(1, 3, 72, 90, generator=dice)
+    truth = (base + 0.3 * torch.randn(5, 3, 72, 90, generator=dice)).clamp(0, 1)
+    generated = (truth[[3, 0, 0, 4]] + 0.02 * torch.randn(4, 3, 72, 90, generator=dice)).clamp(0, 1)
+    return generated * 2 - 1, truth * 2 - 1
+
+
+@pytest.mark.parametrize("spatial", [True, False])
+def test_pairs_equal_the_lpips_package(clips: tuple[Tensor, Tensor], spatial: bool) -> None:
+    torch.manual_seed(0)
+    network = lpips.LPIPS(net="alex", pretrained=True, pnet_rand=True, spatial=spatial, verbose=False).eval()
+    generated, truth = clips
+    with torch.no_grad():
+        expected = torch.stack([torch.stack([network(g[None], t[None]).mean() for t in truth]) for g in generated])
+    trunk = alexnet()
+    with torch.no_grad():
+        for mine, theirs in zip(trunk.features.parameters(), network.net.parameters(), strict=True):
+            mine.copy_(theirs)
+    backbone = AlexNetLPIPS(trunk.state_dict(), lpips_heads(), "cpu")
+
+    def layers(frames: Tensor) -> Layers:
+        return backbone.layers(frames.permute(0, 3, 1, 2) / 127.5 - 1)
+
+    found = pairwise(layers, as_frames(generated), as_frames(truth), (72, 90) if spatial else None, batch=3)
+    assert expected.max() > 0.01
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_upsampling_first_makes_a_difference_where_sizes_do_not_divide() -> None:
+    def corner(frames: Tensor) -> Layers:
+        return [(frames.permute(0, 3, 1, 2)[..., :7, :4] / 255, torch.ones(3))]
+
+    frames = torch.rand(2, 9, 10, 3, generator=torch.Generator().manual_seed(1)) * 255
+    whole, cells = (float(pairwise(corner, frames, frames, size)[0, 1]) for size in ((9, 10), None))
+    assert whole != pytest.approx(cells, rel=1e-3)
+    assert float(pairwise(corner, frames, frames, (14, 8))[0, 1]) == pytest.approx(cells, rel=1e-5)
+
+
+@pytest.mark.parametrize("max_bytes", [2**30, 1, 3 * 72 * 90 * 4 * 2])
+def test_pairs_equal_a_double_loop_whatever_the_memory(clips: tuple[Tensor, Tensor], max_bytes: int) -> None:
+    generated, truth = clips
+    expected = torch.stack([torch.stack([(g - t).square().mean() for t in truth]) for g in generated])
+    found = pairwise(pixels, as_frames(generated), as_frames(truth), batch=2, max_bytes=max_bytes)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_near_identical_frames_far_from_zero_keep_their_distance() -> None:
+    truth = torch.full((2, 32, 32, 3), 250.0)
+    found = pairwise(pixels, truth + 0.1275, truth)
+    torch.testing.assert_close(found, torch.full((2, 2), 1e-6), atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize(("cells", "side"), [(4, 64), (7, 70), (3, 44), (5, 5), (1, 9)])
+def test_cell_weights_are_the_share_of_each_cell_in_the_upsampled_mean(cells: int, side: int) -> None:
+    values = torch.rand(cells, generator=torch.Generator().manual_seed(cells))
+    upsample = torch.nn.Upsample(size=(side, side), mode="bilinear", align_corners=False)
+    upsampled = upsample(values[None, None, :, None].expand(1, 1, cells, cells))
+    torch.testing.assert_close(cell_weights(cells, side) @ values, upsampled.mean(), atol=1e-6, rtol=0)
+
+
+def test_pixels_are_rgb_in_minus_one_to_one() -> None:
+    frames = torch.zeros(1, 2, 3, 3, dtype=torch.uint8)
+    frames[0, 1, 2, 0] = 255
+    [(images, weights)] = pixels(frames)
+    assert images.shape == (1, 3, 2, 3)
+    assert images[0, 0, 1, 2] == 1
+    assert images.sum() == 1 - 17
+    assert vectors([(images, weights)], None).shape == (1, 18)
+
+
+def test_psnr_closed_form_and_identical_frames() -> None:
+    black = torch.zeros(3, 4, 4, 3, dtype=torch.uint8)
+    other = black.clone()
+    other[0] = 255
+    other[1] = 51
+    decibels = psnr(black, other)
+    torch.testing.assert_close(decibels[:2], torch.tensor([0.0, 13.979400086720377]).double())
+    assert decibels[2].isinf()
+    assert capped(decibels)[2] == 100
+
+
+def test_mean_ssim_equals_pytorch_msssim(clips: tuple[Tensor, Tensor]) -> None:
+    generated, truth = clips
+    expected = reference_ssim((generated + 1) / 2, (truth[:4] + 1) / 2, data_range=1)
+    assert mean_ssim(as_frames(generated), as_frames(truth[:4])) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_best_match_finds_the_copies_and_pools_like_the_release(clips: tuple[Tensor, Tensor]) -> None:
+    generated, truth = (as_frames(x) for x in clips)
+    found = released_scores(pixels, generated, truth[[3, 0, 4]])
+    assert found.indices == (0, 1, 1)
+    found = released_scores(pixels, torch.cat([truth[:1], generated[:2]]), truth[:3])
+    assert found.psnr == 100, "one identical frame sets the whole clip to the cap"
+    with pytest.raises(ValueError, match="4 generated frames for 5 truth frames"):
+        released_scores(pixels, generated, truth)
