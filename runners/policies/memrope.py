@@ -67,7 +67,8 @@ class MemRopeCache(FrameCache):
     def __init__(self, policy: MemRope, geometry: Geometry) -> None:
         super().__init__(geometry)
         self.policy = policy
-        self.memories: dict[str, tuple[Tensor, Tensor]] = {}
+        self.memories: dict[str, Tensor] = {}
+        """Keys and values of each memory, fp32 [2, B, 1 or tokens per frame, heads, d]."""
 
     def past(self, chunk: Chunk, q: Tensor, k: Tensor) -> Past:
         """Fold what does not fit beside the chunk, right after the memories; show the rest at slot positions."""
@@ -94,20 +95,15 @@ class MemRopeCache(FrameCache):
     @property
     def nbytes(self) -> int:
         """Bytes of K and V; a memory without spatial structure is stored as one token."""
-        return super().nbytes + sum(keys.nbytes + values.nbytes for keys, values in self.memories.values())
+        return super().nbytes + sum(memory.nbytes for memory in self.memories.values())
 
     def _fold(self, keys: Tensor, values: Tensor) -> None:
-        new_keys, new_values = self._mean(keys), self._mean(values)
-        if not self.memories:
-            slots = SLOTS[self.policy.memory]
-            self.memories = {slot: (new_keys.clone(), new_values.clone()) for slot in slots}
-            return
-        for slot, (old_keys, old_values) in self.memories.items():
-            alpha = self._alpha(slot, old_keys, new_keys)
-            self.memories[slot] = old_keys.lerp(new_keys, alpha), old_values.lerp(new_values, alpha)
+        new = torch.stack([self._mean(keys), self._mean(values)])
+        for slot in SLOTS[self.policy.memory]:
+            old = self.memories.get(slot, new)
+            self.memories[slot] = old.lerp(new, self._alpha(slot, old[0], new[0]))
 
     def _mean(self, x: Tensor) -> Tensor:
-        """Evicted tokens -> fp32 [B, 1, heads, d], or [B, tokens per frame, heads, d] when adaptive."""
         frames = torch.unflatten(x.float(), 1, (-1, self.geometry.tokens_per_frame))
         return frames.mean(1) if self.policy.adaptive else frames.mean((1, 2)).unsqueeze(1)
 
@@ -122,12 +118,11 @@ class MemRopeCache(FrameCache):
         return 0.1 * base + change * (5 * base - 0.1 * base)
 
     def _show(self, chunk: Chunk, folded: tuple[int, ...], dropped: tuple[int, ...]) -> Past:
-        sink = self.policy.sink
-        cut = sink * self.geometry.tokens_per_frame
-        whole = (-1, self.geometry.tokens_per_frame, -1, -1)
-        memories = [[x.to(self.keys.dtype).expand(whole) for x in pair] for pair in self.memories.values()]
-        keys = torch.cat([self.keys[:, :cut], *(pair[0] for pair in memories), self.keys[:, cut:]], dim=1)
-        values = torch.cat([self.values[:, :cut], *(pair[1] for pair in memories), self.values[:, cut:]], dim=1)
+        sink, size = self.policy.sink, self.geometry.tokens_per_frame
+        memories = [m.to(self.keys.dtype).expand(-1, -1, size, -1, -1) for m in self.memories.values()]
+        cut = sink * size
+        keys = torch.cat([self.keys[:, :cut], *(m[0] for m in memories), self.keys[:, cut:]], dim=1)
+        values = torch.cat([self.values[:, :cut], *(m[1] for m in memories), self.values[:, cut:]], dim=1)
         sources = self.sources[:sink] + (MEMORY,) * len(memories) + self.sources[sink:]
         return Past(
             keys,

@@ -176,9 +176,9 @@ class Replay:
 
         real = rollout.attention
         text = model().encode_text(inputs["text"])
-        size = inputs["noise"].shape[-2:]
-        self.tokens_per_frame = size[0] * size[1] // 4
-        run = rollout.Rollout(model(), watched, sampler, text, noise, size)
+        height, width = inputs["noise"].shape[-2:]
+        self.tokens_per_frame = height * width // 4
+        run = rollout.Rollout(model(), watched, sampler, text, noise, (height, width))
         with mock.patch.object(rollout, "attention", spy):
             given = list(run.history(inputs["initial_latent"][:, : 3 * self.prefill])) if self.prefill else []
             made = list(run.generate(chunks or config["num_chunks"]))
