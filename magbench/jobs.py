@@ -147,6 +147,12 @@ def sample_key(suite: Suite, case: CaseRecord, seed: int, method: MethodRecord, 
     return f"{slug(case.track)}.{slug(case.id)}.s{seed}.{slug(method.label)}.{digest(identity)[:12]}"
 
 
+def sample_seed(case: CaseRecord, seed: int) -> int:
+    """Seed of a sample's noise stream: a hash of case and seed, the same for all methods and models, 63 bits."""
+    text = f"{case.track}/{case.id}/{seed}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
 def digest(identity: Mapping[str, Any]) -> str:
     """SHA-256 of a mapping's canonical JSON, in hexadecimal."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)

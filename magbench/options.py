@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from magbench.errors import ConfigError
-from magbench.records import Track
 from magbench.registry import did_you_mean
 
+GeneratedTrack = Literal["long-horizon", "mag-bench"]
 Existing = Literal["skip", "redo", "redo-failed", "error"]
 
 
@@ -51,8 +51,8 @@ class RunOptions(Options):
         description="Method to run, e.g. memrope or memrope:sink=1,window=12. Repeatable. `all`: every method."
     )
     suite: str = Field("mini", description="Suite by name, or the path of a suite's YAML file.")
-    track: Annotated[tuple[Track, ...], BeforeValidator(_listed)] = Field(
-        (), description="Only this track. Repeatable.", examples=["long-horizon|mag-bench"]
+    track: Annotated[tuple[GeneratedTrack, ...], BeforeValidator(_listed)] = Field(
+        (), description="Only this track. Repeatable."
     )
     model: str | None = Field(None, description="Model instead of the suite's.")
     prompts: Path | None = Field(
@@ -64,7 +64,7 @@ class RunOptions(Options):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         None, description="Seeds instead of the suite's, e.g. 0-3 or 0,2,5."
     )
-    budget: Annotated[float, Field(gt=0)] | None = Field(
+    budget: Annotated[int, Field(gt=0)] | None = Field(
         None, description="Past frames every method may attend to, instead of the suite's."
     )
     device: str = Field("auto", description="cpu, cuda, cuda:1 ... auto: cuda where there is one.")
@@ -105,5 +105,4 @@ class ScoreOptions(Options):
     workers: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Worker processes; 0 works in this process. Default: one per core."
     )
-    existing: Existing = Field("skip", description="What to do with scores that are there already.")
-    out: Path | None = Field(None, description="Run folder. Default: runs/score-NAME; for a run: the run itself.")
+    out: Path | None = Field(None, description="Run folder. Default: runs/score-NAME; a run is scored in place.")

@@ -91,7 +91,7 @@ class Suite(Record):
     model: str
     title: str = ""
     baselines: tuple[str, ...] = ()
-    budget: Annotated[float, Field(gt=0)] | None = None
+    budget: Annotated[int, Field(gt=0)] | None = None
     tracks: dict[Track, TrackSpec]
 
     def cases(self, track: Track) -> tuple[CaseRecord, ...]:

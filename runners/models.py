@@ -1,8 +1,10 @@
 """The models that methods run on. Importing this file, and listing models, imports no torch."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -56,14 +58,12 @@ class ModelInfo:
     package: str
     """Package whose folder `weights` holds the weights and whose `MODEL_CARD.md` describes the model."""
     weights: tuple[str, ...]
-    """Files in it that decide pixels."""
-    sampler: str
-    """The sampler with its constants, as it enters a sample's identity."""
+    """Files in it that decide pixels. Beside them, `config.json` tells the sampler and the trained span."""
     fps: float
     """Pixel frames per second."""
-    trained_frames: int
-    """Longest context seen in training, in latent frames. A cache that grows beyond it is not applicable."""
     dtype: str = "float32"
+    stride: int = 1
+    """Pixel frames per latent frame after the first."""
     chunk: int = CHUNK_FRAMES
     """Latent frames generated together."""
     trained_with: Mapping[str, str] = field(default_factory=dict)
@@ -85,15 +85,35 @@ class ModelInfo:
         Raises:
             MissingWeightsError: a file is not there.
         """
-        folder = resources.files(self.package) / "weights"
-        found = {}
-        for name in self.weights:
-            if not (folder / name).is_file():
-                raise MissingWeightsError(
-                    f"model {self.name!r} lacks its weights file {name!r}", f"train it: python -m {self.package}.train"
-                )
-            found[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        return found
+        return {name: hashlib.sha256(self._read(name)).hexdigest() for name in self.weights}
+
+    @property
+    def trained_frames(self) -> int:
+        """Longest context seen in training, in latent frames. A cache that grows beyond it is not applicable."""
+        return int(self._config["trained_span_frames"])
+
+    @property
+    def sampler(self) -> str:
+        """The sampler with its constants, as it enters a sample's identity."""
+        return " ".join(f"{name}={value}" for name, value in sorted(self._config["sampler"].items()))
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        config: dict[str, Any] = json.loads(self._read("config.json"))
+        return config
+
+    def _read(self, name: str) -> bytes:
+        file = resources.files(self.package) / "weights" / name
+        if not file.is_file():
+            raise MissingWeightsError(
+                f"model {self.name!r} lacks its file {name!r}",
+                f"reinstall, or train it: python -m {self.package}.train",
+            )
+        return file.read_bytes()
+
+    def pixel_frames(self, latent_frames: int) -> int:
+        """Pixel frames of the first `latent_frames` latent frames, which is also the index of the next one's first."""
+        return (latent_frames - 1) * self.stride + 1 if latent_frames else 0
 
     def card(self) -> str:
         """Text of the model card; empty when there is none."""
@@ -111,9 +131,9 @@ class ModelInfo:
             budget: Most past frames a pass sees; None when it grows with the video.
             frames: Latent frames in all.
         """
-        if budget is None and frames > self.trained_frames:
-            return f"its cache grows to {frames} frames, beyond the {self.trained_frames} that {self.name} was trained on"
-        return ""
+        if budget is not None or frames <= self.trained_frames:
+            return ""
+        return f"its cache grows to {frames} frames, {self.name} was trained on at most {self.trained_frames}"
 
 
 MODELS: dict[str, ModelInfo] = {
@@ -122,10 +142,8 @@ MODELS: dict[str, ModelInfo] = {
         title="embedded 64x64 model of a procedural world; checks software and metrics, is no evidence about Wan",
         loader="magbench.runners.mini.model:load_mini",
         package="magbench.runners.mini",
-        weights=("transformer.safetensors", "vae.safetensors"),
-        sampler="ode steps=10 shift=1",
+        weights=("transformer.safetensors", "text.safetensors", "vae.safetensors"),
         fps=FPS,
-        trained_frames=60,
         trained_with={
             "full": "trained on contiguous clips",
             "fifo": "trained on contiguous windows",
@@ -145,17 +163,3 @@ def find_model(name: str) -> ModelInfo:
     if name not in MODELS:
         raise ConfigError(f"unknown model {name!r}", did_you_mean(name, MODELS))
     return MODELS[name]
-
-
-def describe(model: ModelInfo) -> dict[str, Any]:
-    """Its fields as plain values, for `magbench show` and `--json`."""
-    return {
-        "name": model.name,
-        "title": model.title,
-        "fps": model.fps,
-        "chunk_frames": model.chunk,
-        "trained_frames": model.trained_frames,
-        "dtype": model.dtype,
-        "sampler": model.sampler,
-        "trained_with": dict(model.trained_with),
-    }

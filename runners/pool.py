@@ -22,6 +22,9 @@ from magbench.registry import load_object
 THREADS = 1
 """Threads per worker, whatever the number of workers: sums come out in one order."""
 
+LEAVE_SECONDS = 10
+"""A worker that hasn't left by then is killed; it has nothing half-way that counts."""
+
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -80,11 +83,13 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for connection, process in [*self._idle, *((c, p) for c, (p, _) in self._busy.items())]:
-            connection.close()
+        idle, busy = [process for _, process in self._idle], [process for process, _ in self._busy.values()]
+        for connection, _process in self._idle:
+            connection.close()  # an idle worker leaves when its pipe ends
+        for process in busy:
             process.terminate()
-        for process in [p for _, p in self._idle] + [p for p, _ in self._busy.values()]:
-            process.join(5)
+        for process in idle + busy:
+            process.join(LEAVE_SECONDS)
             if process.is_alive():
                 process.kill()
                 process.join()
@@ -110,8 +115,9 @@ class Pool:
                 connection, process = self._idle.pop() if self._idle else self._start()
                 self._busy[connection] = process, pending.popleft()
                 connection.send(self._busy[connection][1])
-            for connection in wait(list(self._busy)):
-                self._listen(connection, receive)  # type: ignore[arg-type]
+            ready = wait(list(self._busy))
+            for connection in [c for c in self._busy if c in ready]:
+                self._listen(connection, receive)
 
     def _listen(self, connection: Connection, receive: Callable[[Any], None]) -> None:
         process, task = self._busy[connection]

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -56,24 +56,6 @@ class Magbench(click.Group):
             console.error(error.message, error.hint, traceback=bool(ctx.meta.get(DEBUG)))
             return error.exit_code
 
-    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        """Run and leave with an exit code: 0, 1 unexpected, 2 usage, 4 some samples failed, 130 interrupted."""
-        try:
-            code = super().main(args, *rest, standalone_mode=False, **extra)
-        except click.UsageError as error:
-            where = f"see {error.ctx.command_path} --help" if error.ctx else "see magbench --help"
-            console.error(error.format_message(), where)
-            code = 2
-        except click.ClickException as error:
-            console.error(error.format_message(), None)
-            code = error.exit_code
-        except (click.Abort, KeyboardInterrupt):
-            console.error("interrupted", None)
-            code = 130
-        if standalone_mode:
-            sys.exit(code if isinstance(code, int) else 0)
-        return code
-
 
 def _debug_option() -> click.Option:
     def remember(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -90,10 +72,33 @@ def _debug_option() -> click.Option:
     )
 
 
-@click.group(cls=Magbench, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group("magbench", cls=Magbench, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="magbench")
-def main() -> None:
+def group() -> None:
     """Evaluate KV-cache policies in autoregressive long-video generation.
 
     Start with: magbench run --method memrope
     """
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line and leave with its exit code.
+
+    0 ok, 1 unexpected, 2 usage, 4 some samples failed, 130 interrupted.
+
+    Args:
+        args: Without the program's name; None takes the process's own.
+    """
+    try:
+        code = group.main(args, prog_name="magbench", standalone_mode=False)
+    except click.UsageError as error:
+        where = f"see {error.ctx.command_path} --help" if error.ctx else "see magbench --help"
+        console.error(error.format_message(), where)
+        code = 2
+    except click.ClickException as error:
+        console.error(error.format_message(), None)
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        console.error("interrupted", None)
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)

@@ -2,12 +2,17 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import rich.progress
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from magbench.runners.execute import Event
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -56,3 +61,76 @@ def rows(headers: Sequence[str], body: Iterable[Sequence[str]]) -> None:
     for row in body:
         table.add_row(*(Text(cell) for cell in row))
     Console(highlight=False).print(table)
+
+
+def show(renderable: Any) -> None:
+    """Print a rich table to stdout."""
+    _console().print(renderable, soft_wrap=False)
+
+
+def width() -> int:
+    """Columns that a table may take."""
+    return Console(file=sys.stdout).width if sys.stdout.isatty() else 120
+
+
+class Progress:
+    """Two bars on a terminal, one line per finished batch elsewhere. Goes to stderr.
+
+    Args:
+        videos: Videos to make.
+        scores: Videos to score.
+    """
+
+    def __init__(self, videos: int, scores: int) -> None:
+        self._totals = {"video": videos, "score": scores}
+        self._done = {"video": 0.0, "score": 0.0}
+        self._start = time.monotonic()
+        self._bars: rich.progress.Progress | None = None
+        self._tasks: dict[str, rich.progress.TaskID] = {}
+
+    def __enter__(self) -> "Progress":
+        if sys.stderr.isatty():
+            self._bars = rich.progress.Progress(
+                rich.progress.TextColumn("{task.description:>7}"),
+                rich.progress.BarColumn(),
+                rich.progress.TextColumn("{task.completed:.0f}/{task.total}"),
+                rich.progress.TimeElapsedColumn(),
+                rich.progress.TimeRemainingColumn(),
+                console=Console(file=sys.stderr),
+            )
+            self._tasks = {
+                "video": self._bars.add_task("videos", total=self._totals["video"]),
+                "score": self._bars.add_task("scores", total=self._totals["score"]),
+            }
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars:
+            self._bars.stop()
+
+    def observe(self, event: "Event") -> None:
+        """Take progress from the workers."""
+        if event.kind == "task":
+            if not self._bars:
+                done, total = round(self._done["score"]), self._totals["score"]
+                seconds = time.monotonic() - self._start
+                note(f"{event.track} {event.label}: {event.amount:g} done ({done}/{total}, {seconds:.0f} s)")
+            return
+        self._done[event.kind] += event.amount
+        if self._bars:
+            self._bars.advance(self._tasks[event.kind], event.amount)
+
+
+def facts(values: dict[str, Any], indent: str = "") -> None:
+    """Print nested names and values to stdout, one per line."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            say(f"{indent}{name}:")
+            facts(value, indent + "  ")
+        elif "\n" in str(value):
+            say(f"{indent}{name}:")
+            for line in str(value).splitlines():
+                say(f"{indent}  {line.strip()}" if line.strip() else "")
+        elif value:
+            say(f"{indent}{name}: {value}")

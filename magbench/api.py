@@ -1,0 +1,165 @@
+"""`magbench.run`, `magbench.score` and `magbench.load`: what the command line does, from Python."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magbench import provenance
+from magbench.errors import ConfigError
+from magbench.jobs import Plan, refuse_mixture
+from magbench.options import Existing, RunOptions, ScoreOptions
+from magbench.records import RunRecord
+from magbench.results import Results, read
+from magbench.store import RunStore
+
+if TYPE_CHECKING:
+    from magbench.runners.execute import Event
+    from magbench.runners.prepare import Prepared
+    from magbench.runners.scoring import PreparedScore
+
+Observer = Callable[["Event"], None]
+
+
+def load(folder: str | os.PathLike[str]) -> Results:
+    """Read a run folder.
+
+    Raises:
+        StoreError: it is none.
+    """
+    return read(RunStore.open(Path(folder)))
+
+
+def run(**options: Any) -> Results:
+    """Generate, score and report; the options are those of `RunOptions`.
+
+    Workers are processes of their own: a script that calls this needs `if __name__ == "__main__":`, or `workers=0`.
+
+    Returns:
+        All samples of the run folder; failed ones have status `error` and a reason.
+
+    Raises:
+        ConfigError: an option can't be used.
+        StoreError: the run folder can't be written. What is finished stays; the same call continues.
+    """
+    from magbench.runners.prepare import prepare
+
+    prepared = prepare(RunOptions.parse(options))
+    return carry_out(prepared, prepared.record.arguments.get("existing", "skip"), lambda event: None)
+
+
+def score(*paths: str | os.PathLike[str], **options: Any) -> Results:
+    """Score videos, or a run again; the options are those of `ScoreOptions`. Otherwise as `run`.
+
+    Args:
+        paths: Video files, folders of videos, or one run folder.
+        options: See above.
+    """
+    from magbench.runners.scoring import prepare_score
+
+    prepared = prepare_score([Path(path) for path in paths], ScoreOptions.parse(options))
+    return carry_out_score(prepared, lambda event: None)
+
+
+def carry_out(prepared: "Prepared", existing: Existing, observe: Observer) -> Results:
+    """Run what has been prepared.
+
+    Args:
+        prepared: By `runners.prepare.prepare`.
+        existing: What to do with samples that are there.
+        observe: Gets progress.
+
+    Raises:
+        ConfigError: the folder holds another run.
+        StoreError: the folder can't be written.
+    """
+    from magbench.runners.execute import execute
+
+    store = enter(prepared.setup.root, prepared.record)
+    settle(store, prepared.plan, existing)
+    return finish(store, lambda: execute(prepared.plan, prepared.setup, prepared.workers, observe))
+
+
+def carry_out_score(prepared: "PreparedScore", observe: Observer) -> Results:
+    """Score what `runners.scoring.prepare_score` found; otherwise as `carry_out`."""
+    from magbench.runners.scoring import run_score
+
+    if prepared.record.kind == "score":
+        store = enter(prepared.root, prepared.record)
+        wanted = {key for task in prepared.tasks for key in task.keys}
+        for sample in store.samples():
+            if sample.key not in wanted:
+                store.discard(sample.key)
+    else:
+        store = RunStore.open(prepared.root)
+    return finish(store, lambda: run_score(prepared, store, observe))
+
+
+def enter(root: Path, record: RunRecord) -> RunStore:
+    """Open or make the run folder.
+
+    Raises:
+        ConfigError: it holds a run of another kind, suite or model, or is a folder of something else.
+        StoreError: it can't be written.
+    """
+    if RunStore.exists(root):
+        old = RunStore.open(root).run
+        for what in ("kind", "suite", "suite_version", "model"):
+            before, now = getattr(old, what), getattr(record, what)
+            if before != now:
+                raise ConfigError(
+                    f"'{root}' holds a run with {what.replace('_', ' ')} {before!r}, this one has {now!r}",
+                    "choose another folder with --out",
+                )
+        if record.kind == "score" and old.arguments.get("paths") != record.arguments["paths"]:
+            raise ConfigError(f"'{root}' holds scores of other videos", "choose another folder with --out")
+        methods = record.methods if record.kind == "score" else _merged(record.methods, old.methods)
+        record = record.model_copy(update={"started": old.started, "methods": methods})
+    elif root.is_dir() and any(root.iterdir()):
+        raise ConfigError(f"'{root}' is not empty and not a run folder", "choose another folder with --out")
+    return RunStore.create(root, record)
+
+
+def settle(store: RunStore, plan: Plan, existing: Existing) -> None:
+    """Discard what is to be made again.
+
+    Raises:
+        ConfigError: `existing` is `error` and something is there, or the folder holds samples of other settings.
+    """
+    stored = store.samples()
+    refuse_mixture(plan, stored)
+    planned = {job.key for job in plan.jobs}
+    there = [sample for sample in stored if sample.key in planned]
+    if existing == "error" and there:
+        raise ConfigError(
+            f"'{store.root}' already holds {len(there)} of the {len(planned)} samples",
+            "--existing skip continues, --existing redo starts over, --out takes another folder",
+        )
+    for sample in there:
+        if existing == "redo" or (existing == "redo-failed" and sample.status == "error"):
+            store.discard(sample.key)
+
+
+def finish(store: RunStore, work: Callable[[], None]) -> Results:
+    """Do the work, build the report, and leave the outcome in `run.json`, also when interrupted."""
+    from magbench import reports
+
+    try:
+        work()
+    except KeyboardInterrupt:
+        _close(store, "interrupted")
+        raise
+    results = read(store)
+    failed = results.count("error") or results.metric_errors()
+    _close(store, "incomplete" if failed else "complete")
+    reports.build(store)
+    return read(store)
+
+
+def _close(store: RunStore, status: str) -> None:
+    update = {"status": status, "finished": provenance.now()}
+    store.write_run(RunRecord.model_validate({**store.run.model_dump(), **update}))
+
+
+def _merged(now: tuple[str, ...], before: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*now, *before]))

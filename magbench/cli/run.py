@@ -1,0 +1,67 @@
+"""`magbench run`."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from magbench.cli import console
+from magbench.cli.options import given, options_of
+from magbench.cli.tables import show_failures, show_missing, show_tables
+from magbench.options import RunOptions
+
+if TYPE_CHECKING:
+    from magbench.runners.prepare import Prepared
+
+
+@click.command("run")
+@options_of(RunOptions)
+def command(**values: Any) -> int:
+    """Generate videos with cache policies, score them, and compare.
+
+    With no more than `--method memrope` it also runs the suite's baselines at the same budget. Repeat the same
+    command to continue a run that was stopped.
+    """
+    options = RunOptions.parse(given(values))
+    from magbench import reports
+    from magbench.api import carry_out
+    from magbench.errors import MagbenchError
+    from magbench.runners.prepare import prepare
+
+    prepared = prepare(options)
+    _announce(prepared)
+    if options.dry_run:
+        return 0
+    jobs = len(prepared.plan.jobs)
+    try:
+        with console.Progress(jobs, jobs) as progress:
+            results = carry_out(prepared, options.existing, progress.observe)
+    except KeyboardInterrupt:
+        console.error("interrupted; everything finished is kept", f"continue with: {prepared.record.command}")
+        return 130
+    except MagbenchError as error:
+        if error.exit_code == 1:
+            console.note(f"continue with: {prepared.record.command}")
+        raise
+    show_tables(reports.load(prepared.store()))
+    show_missing(results)
+    code = show_failures(results)
+    console.say(f"report: {results.report}")
+    if code:
+        console.note(f"try the failed samples again: {prepared.record.command} --existing redo-failed")
+    return code
+
+
+def _announce(prepared: "Prepared") -> None:
+    plan, record, setup = prepared.plan, prepared.record, prepared.setup
+    console.note(f"suite {record.suite} v{record.suite_version}, model {record.model}, {setup.device} {setup.dtype}")
+    for track, spec in plan.suite.tracks.items():
+        count = sum(job.case.track == track for job in plan.jobs)
+        frames = sorted({case.frames for case in plan.suite.cases(track)})
+        lengths = f"{frames[0]}" if len(frames) == 1 else f"{frames[0]}-{frames[-1]}"
+        console.note(f"  {track}: {len(spec.cases)} cases of {lengths} latent frames, {count} samples")
+    for job in {job.method.label: job for job in plan.jobs}.values():
+        method = job.method
+        if method.policy != "reference":
+            budget = "grows" if method.budget_frames is None else f"{method.budget_frames:g} frames"
+            console.note(f"  {method.label}: {method.applicability}, budget {budget}")
+    console.note(f"into {setup.root}, {prepared.workers} workers")

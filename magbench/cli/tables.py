@@ -1,0 +1,48 @@
+"""The end of `run`, `score` and `report`: tables, what is missing, what failed."""
+
+from typing import TYPE_CHECKING
+
+from magbench.cli import console
+
+if TYPE_CHECKING:
+    from magbench.reports.model import Report
+    from magbench.results import Results
+
+SHOWN = 10
+"""Failures listed one by one."""
+
+
+def show_tables(report: "Report") -> None:
+    """Print the headline table of each track with its notes."""
+    from magbench.reports.grids import headline
+    from magbench.reports.tables import footnotes, terminal
+
+    for track in report.tracks:
+        grid = headline(track)
+        console.say()
+        console.show(terminal(grid, console.width()))
+        for line in footnotes(grid):
+            console.say(line)
+    console.say()
+
+
+def show_missing(results: "Results") -> None:
+    """Say once per metric what it lacks and how to get it."""
+    lacking = results.missing()
+    if lacking:
+        console.note("not computed:")
+    for metric, (reason, hint) in sorted(lacking.items()):
+        console.note(f"  {metric}: {reason}; {hint}")
+
+
+def show_failures(results: "Results") -> int:
+    """List failed samples and metrics; return 4 when there are any, else 0."""
+    failed = [sample for sample in results.samples if sample.status == "error"]
+    for sample in failed[:SHOWN]:
+        console.error(f"{sample.case.id}, {sample.method.label}: {sample.reason}", sample.hint or None)
+    if len(failed) > SHOWN:
+        console.note(f"... and {len(failed) - SHOWN} more failed samples")
+    broken = results.metric_errors()
+    for (metric, reason), count in broken.most_common(SHOWN):
+        console.error(f"{metric} failed on {count} samples: {reason}", None)
+    return 4 if failed or broken else 0

@@ -1,0 +1,338 @@
+"""Jobs to samples: generate, write, score. Runs in worker processes; see `pool`."""
+
+import logging
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from magbench.data.contact_sheet import make_contact_sheet
+from magbench.data.mini_world import Frame
+from magbench.data.video import open_video, video_ref, write_video
+from magbench.errors import MagbenchError, StoreError
+from magbench.jobs import Group, Job, Plan, sample_seed
+from magbench.metrics.engine import is_current, score
+from magbench.records import SampleRecord, Timing, TraceRecord, Track, VideoRef
+from magbench.runners.methods import parse_method
+from magbench.runners.models import ModelInfo, VideoModel, find_model
+from magbench.runners.pool import Death, Pool, WorkerSpec
+from magbench.runners.references import render, transformed, truth_of
+from magbench.runners.rollout import Rollout, Step
+from magbench.runners.wan.sampler import seeded_noise
+from magbench.store import RunStore
+
+VIDEO, PREVIEW, SHEET = "video.mkv", "preview.mp4", "preview.jpg"
+UPDATE_EVENTS = frozenset({"compress", "flush", "cut", "recache"})
+"""Trace events that re-arrange a cache. Evicting and averaging are routine: they happen at every border."""
+REAL_PER_TASK = 4
+DECODE_FRAMES = 48
+"""Latent frames decoded at a time."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Progress."""
+
+    kind: Literal["video", "score", "task"]
+    """`video` and `score` advance by `amount` samples; `task` says that a batch is done."""
+    label: str
+    track: str
+    amount: float
+
+
+Emit = Callable[[object], None]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker has to know.
+
+    Args:
+        root: The run folder.
+        model: Name of the model.
+        device: Torch device of model and metrics.
+        dtype: Numeric type of the rollout.
+        metrics: Names per track.
+    """
+
+    root: Path
+    model: str
+    device: str
+    dtype: str
+    metrics: dict[Track, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Jobs of one row and track, and the keys of the real videos they refer to."""
+
+    jobs: tuple[Job, ...]
+    real: tuple[str | None, ...]
+
+
+def execute(plan: Plan, setup: Setup, workers: int, observe: Callable[[Event], None]) -> None:
+    """Make and score every sample of the plan that isn't there, in any order.
+
+    Args:
+        plan: All jobs; complete samples are left alone.
+        setup: For the workers.
+        workers: Processes; 0 works in this one.
+        observe: Gets progress.
+
+    Raises:
+        StoreError: the run folder cannot be written; what is finished stays.
+    """
+    store = RunStore.open(setup.root)
+
+    def task(jobs: Sequence[Job]) -> Task:
+        return Task(tuple(jobs), tuple(plan.real_key(job) for job in jobs))
+
+    def receive(message: object) -> None:
+        if isinstance(message, Event):
+            observe(message)
+        elif isinstance(message, Death):
+            _bury(store, message, observe)
+
+    real = plan.references("real")
+    first = [task(real[i : i + REAL_PER_TASK]) for i in range(0, len(real), REAL_PER_TASK)]
+    groups = sorted(plan.groups(), key=lambda group: -group.jobs[0].case.frames)
+    views = [job for label in ("static", "shuffled") for job in plan.references(label)]
+    rest = [task(group.jobs) for group in groups]
+    rest += [task(views[i : i + REAL_PER_TASK]) for i in range(0, len(views), REAL_PER_TASK)]
+    with Pool(WorkerSpec("magbench.runners.execute:Worker", setup), min(workers, len(first) + len(rest))) as pool:
+        pool.run(first, receive)
+        pool.run(rest, receive)
+
+
+def _bury(store: RunStore, death: Death, observe: Callable[[Event], None]) -> None:
+    """Record what a killed worker left undone."""
+    name = signal.Signals(death.signal).name
+    for job in death.task.jobs:
+        if not store.has(job.key):
+            hint = "memory may have run out: try fewer --workers, then --existing redo-failed"
+            store.write_sample(_failed(job, f"the worker process was killed by {name}", hint))
+        observe(Event("score", job.method.label, job.case.track, 1))
+
+
+def _failed(job: Job, reason: str, hint: str, status: Literal["error", "not_applicable"] = "error") -> SampleRecord:
+    return SampleRecord(
+        key=job.key,
+        case=job.case,
+        method=job.method,
+        model=job.model,
+        seed=job.seed,
+        status=status,
+        reason=reason,
+        hint=hint,
+    )
+
+
+def nominal_timing(model: ModelInfo, frames: int, history: int) -> Timing:
+    """Borders of the generated part, in pixel frames.
+
+    Args:
+        model: Gives chunk and stride.
+        frames: Latent frames in all.
+        history: Latent frames given; borders up to its end don't count.
+    """
+    latents = range(history + 1, frames)
+    return Timing(
+        chunk_borders=tuple(model.pixel_frames(i) for i in latents if i % model.chunk == 0),
+        latent_borders=tuple(model.pixel_frames(i) for i in latents if i % model.chunk),
+    )
+
+
+class Worker:
+    """Does one task after the other; loads the model when a task first needs it."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.store = RunStore.open(setup.root)
+        self.info = find_model(setup.model)
+
+    @cached_property
+    def model(self) -> VideoModel:
+        """The model, ready to generate."""
+        return self.info.load(self.setup.device, self.setup.dtype)
+
+    def __call__(self, task: Task, emit: Emit) -> None:
+        """Make what is missing of the task, then score what isn't scored.
+
+        Raises:
+            StoreError: the run folder cannot be written.
+        """
+        label, track = task.jobs[0].method.label, task.jobs[0].case.track
+        missing = [job for job in task.jobs if not self.store.has(job.key)]
+        emit(Event("video", label, track, len(task.jobs) - len(missing)))
+        if missing and missing[0].method.policy == "reference":
+            self._refer(task, missing, emit)
+        elif missing:
+            self._generate(task, missing, emit)
+        for job in task.jobs:
+            score_sample(self.store, job.key, self.setup.metrics[job.case.track], self.setup.device)
+            emit(Event("score", job.method.label, track, 1))
+        emit(Event("task", label, track, len(task.jobs)))
+
+    def _refer(self, task: Task, missing: Sequence[Job], emit: Emit) -> None:
+        for job in missing:
+            with _boundary(self.store, [job]):
+                self._write_reference(job, task)
+            emit(Event("video", job.method.label, job.case.track, 1))
+
+    def _write_reference(self, job: Job, task: Task) -> None:
+        timing = nominal_timing(self.info, job.case.frames, job.case.history_frames)
+        history = self.info.pixel_frames(job.case.history_frames)
+        if job.method.label == "real":
+            self._write_video(job, lambda: iter(render(job.case, job.seed)), timing, (), None)
+            return
+        key = task.real[task.jobs.index(job)]
+        real = self.store.sample(key) if key else None
+        if real is None:
+            self.store.write_sample(_failed(job, "there is no real video to derive it from", "", "not_applicable"))
+        else:
+            self.store.write_sample(transformed(job, real, timing, history))
+
+    def _generate(self, task: Task, missing: Sequence[Job], emit: Emit) -> None:
+        first = missing[0]
+        reason = self.info.refuses(first.method.budget_frames, first.case.frames)
+        if reason:
+            for job in missing:
+                self.store.write_sample(_failed(job, reason, "", "not_applicable"))
+            emit(Event("video", first.method.label, first.case.track, len(missing)))
+            return
+        keys = {job.key for job in missing}
+        slots = Group(task.jobs).slots(keys)
+        with _boundary(self.store, missing):
+            steps = []
+            for step in self._roll(slots):
+                steps.append(step)
+                emit(Event("video", first.method.label, first.case.track, len(missing) / self._chunks(first)))
+            latents = torch.cat([step.latents for step in steps], dim=1)
+            trace = [step.trace for step in steps]
+            for place, job in enumerate(task.jobs):
+                if job.key in keys:
+                    with _boundary(self.store, [job]):
+                        self._write_generated(job, latents[place], trace, task.real[place])
+
+    def _chunks(self, job: Job) -> int:
+        return job.case.frames // self.info.chunk
+
+    def _roll(self, slots: Sequence[Job]) -> Iterator[Step]:
+        case, model = slots[0].case, self.model
+        config = model.transformer.config
+        shape = (self.info.chunk, config.in_channels, *model.latent_size)
+        seeds = [sample_seed(job.case, job.seed) for job in slots]
+        noise = seeded_noise(seeds, shape, model.transformer.dtype, self.setup.device)
+        with torch.inference_mode():
+            text = model.text([job.case.prompt for job in slots])
+            policy = parse_method(slots[0].method.label).policy
+            rollout = Rollout(model.transformer, policy, model.sampler, text, noise, model.latent_size)
+            if case.history_frames:
+                given = self.info.pixel_frames(case.history_frames)
+                history = torch.stack([model.encode(render(job.case, job.seed)[:given]) for job in slots])
+                yield from rollout.history(history.to(self.setup.device, model.transformer.dtype))
+            yield from rollout.generate((case.frames - case.history_frames) // self.info.chunk)
+
+    def _write_generated(self, job: Job, latents: Tensor, trace: Sequence[TraceRecord], real: str | None) -> None:
+        def frames() -> Iterator[Frame]:
+            for block in torch.split(latents, DECODE_FRAMES):
+                yield from self.model.decode(block)
+
+        borders = nominal_timing(self.info, job.case.frames, job.case.history_frames)
+        updates = {self.info.pixel_frames(t.first_frame) for t in trace if UPDATE_EVENTS.intersection(t.events)}
+        timing = borders.model_copy(update={"update_borders": tuple(b for b in borders.chunk_borders if b in updates)})
+        truth = truth_of(job, self.store.sample(real) if real else None)
+        self._write_video(job, frames, timing, trace, truth)
+
+    def _write_video(
+        self,
+        job: Job,
+        frames: Callable[[], Iterator[Frame]],
+        timing: Timing,
+        trace: Sequence[TraceRecord],
+        truth: VideoRef | None,
+    ) -> None:
+        """Write everything of a sample, its record last."""
+        store, key, fps = self.store, job.key, self.info.fps
+        history = self.info.pixel_frames(job.case.history_frames)
+        video = store.publish(key, VIDEO, lambda path: write_video(path, frames(), fps, "lossless"))
+        write_previews(store, key, video, history)
+        if trace:
+            store.write_trace(key, trace)
+        reference = video_ref(video, relative_to=video.parent)
+        is_truth = job.method.label == "real" and job.case.history_frames > 0
+        store.write_sample(
+            SampleRecord(
+                key=key,
+                case=job.case,
+                method=job.method,
+                model=job.model,
+                seed=job.seed,
+                status="ok",
+                video=reference,
+                truth=reference if is_truth else truth,
+                timing=timing,
+                history_frames=history,
+            )
+        )
+
+
+def write_previews(store: RunStore, key: str, video: Path, given: int = 0) -> None:
+    """Write what pages show, `preview.mp4` and `preview.jpg`, from a video file.
+
+    Raises:
+        StoreError: a file cannot be written.
+        VideoError: the video cannot be read.
+    """
+
+    def preview(path: Path) -> None:
+        with open_video(video) as reader:
+            write_video(path, (frame for _, frame in reader), reader.fps, "preview")
+
+    store.publish(key, PREVIEW, preview)
+    store.publish(key, SHEET, lambda path: make_contact_sheet(video, path, given=given))
+
+
+def score_sample(store: RunStore, key: str, metrics: Sequence[str], device: str = "cpu") -> None:
+    """Compute and store what is missing or outdated of a sample's metrics; samples without a video have none.
+
+    Raises:
+        StoreError: the run folder cannot be written.
+    """
+    sample = store.sample(key)
+    if sample is None or sample.status != "ok":
+        return
+    stored = {record.name: record for record in store.metrics(key)}
+    wanted = [name for name in metrics if name not in stored or not is_current(stored[name], sample, device)]
+    if wanted:
+        for record in score(sample, store.sample_dir(key), store.trace(key), wanted, device):
+            store.write_metric(key, record)
+
+
+@contextmanager
+def _boundary(store: RunStore, jobs: Sequence[Job]) -> Iterator[None]:
+    """The per-sample boundary: what goes wrong inside becomes the record of each job that isn't complete.
+
+    A run folder that can't be written is no fault of the sample: StoreError goes through.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        if isinstance(error, MagbenchError):
+            reason, hint = error.message, error.hint or ""
+        else:
+            _log.exception("sample failed")
+            reason, hint = f"{type(error).__name__}: {error}", "this is a fault in magbench; its traceback is above"
+        for job in jobs:
+            if not store.has(job.key):
+                store.write_sample(_failed(job, reason, hint))

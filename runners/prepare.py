@@ -1,0 +1,206 @@
+"""Options of `magbench run` to a plan: which samples, on which model, into which folder."""
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from magbench import __version__, provenance
+from magbench.data.mini_world import Scene
+from magbench.errors import ConfigError
+from magbench.jobs import ModelIdentity, Plan, expand, slug
+from magbench.metrics import METRICS
+from magbench.options import RunOptions
+from magbench.records import MethodRecord, RunRecord
+from magbench.runners.execute import Setup
+from magbench.runners.methods import METHODS, BoundMethod, parse_method
+from magbench.runners.models import ModelInfo, find_model
+from magbench.store import RunStore
+from magbench.suite import Suite, load_suite, prompt_cases
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a run needs."""
+
+    plan: Plan
+    setup: Setup
+    record: RunRecord
+    workers: int
+
+    def store(self) -> RunStore:
+        """The run folder, once it exists."""
+        return RunStore.open(self.setup.root)
+
+
+def prepare(options: RunOptions) -> Prepared:
+    """Decide everything before anything is written.
+
+    Raises:
+        ConfigError: an option, method, suite or prompt can't be used.
+        MissingWeightsError: the model's weights are not here.
+    """
+    suite = _suite(options)
+    model = find_model(options.model or suite.model)
+    suite = _with_length(suite, options.seconds, model)
+    _check(suite, model)
+    methods = _methods(options, suite)
+    device = _device(options.device)
+    dtype = options.dtype or model.dtype
+    weights = model.weights_sha256()
+    identity = ModelIdentity(model.name, "+".join(weights.values()), dtype, model.sampler)
+    plan = expand(suite, [_record(method, model) for method in methods], identity, options.seeds)
+    out = options.out or Path("runs") / default_name(options, suite)
+    metrics = {track: spec.metrics for track, spec in suite.tracks.items()}
+    record = RunRecord(
+        magbench_version=__version__,
+        kind="run",
+        suite=suite.name,
+        suite_version=suite.version,
+        model=model.name,
+        methods=tuple(method.label for method in methods),
+        primary={track: spec.primary for track, spec in suite.tracks.items()},
+        arguments=options.model_dump(mode="json", exclude_unset=True),
+        resolved={
+            "tracks": {track: len(spec.cases) for track, spec in suite.tracks.items()},
+            "metrics": metrics,
+            "seeds": {track: options.seeds or spec.seeds for track, spec in suite.tracks.items()},
+            "frames": {track: sorted({c.frames for c in suite.cases(track)}) for track in suite.tracks},
+            "methods": {method.label: method.parameters for method in methods},
+            "device": device,
+            "dtype": dtype,
+            "sampler": model.sampler,
+        },
+        command=command(options),
+        started=provenance.now(),
+        versions=provenance.versions(),
+        hardware=provenance.hardware(),
+        git=provenance.git(),
+        weights=weights,
+    )
+    setup = Setup(out, model.name, device, dtype, metrics)
+    workers = _default_workers(device) if options.workers is None else options.workers
+    return Prepared(plan, setup, record, workers)
+
+
+def default_name(options: RunOptions, suite: Suite) -> str:
+    """A folder name that depends on what makes two runs incomparable, so that the same command finds its own run."""
+    named = [slug(method.partition(":")[0] + method.partition(":")[2].join(("-", ""))) for method in options.method]
+    parts = [slug(suite.name), *named]
+    if options.model and options.model != suite.model:
+        parts.append(slug(options.model))
+    if options.seconds:
+        parts.append(f"{options.seconds:g}s")
+    if options.budget:
+        parts.append(f"budget{options.budget}")
+    if options.dtype:
+        parts.append(options.dtype)
+    return "-".join(part.strip("-") for part in parts)[:120]
+
+
+def command(options: RunOptions) -> str:
+    """The command that continues the run. What was to be redone has been discarded by then, so it isn't repeated."""
+    words = ["magbench", "run"]
+    for name, value in options.model_dump(mode="json", exclude_defaults=True).items():
+        flag = "--" + name.replace("_", "-")
+        if name in ("existing", "dry_run"):
+            continue
+        if name == "seeds":
+            words += [flag, ",".join(map(str, value))]
+        elif value is True:
+            words.append(flag)
+        else:
+            for item in value if isinstance(value, list) else [value]:
+                words += [flag, str(item)]
+    return shlex.join(words)
+
+
+def _suite(options: RunOptions) -> Suite:
+    suite = load_suite(options.suite)
+    if options.prompts is not None:
+        if "mag-bench" in options.track:
+            raise ConfigError("--prompts makes long-horizon cases, not mag-bench ones", "leave out --track mag-bench")
+        cases = prompt_cases(options.prompts)
+        name = f"{suite.name}-{slug(options.prompts.stem)}"
+        suite = suite.with_tracks(("long-horizon",)).with_long_horizon(cases=cases).model_copy(update={"name": name})
+    return suite.with_tracks(options.track) if options.track else suite
+
+
+def _with_length(suite: Suite, seconds: float | None, model: ModelInfo) -> Suite:
+    if seconds is None:
+        return suite
+    if "long-horizon" not in suite.tracks:
+        raise ConfigError("--seconds sets the length of long-horizon videos, and there are none", "leave out --seconds")
+    chunks = max(1, math.ceil(seconds * model.fps / model.stride / model.chunk - 1e-9))
+    frames = chunks * model.chunk
+    spec = suite.tracks["long-horizon"]
+    cases = tuple(c.model_copy(update={"frames": frames, "truth_sha256": None}) for c in spec.cases)
+    return suite.with_long_horizon(cases=cases)
+
+
+def _check(suite: Suite, model: ModelInfo) -> None:
+    """Find what can't be generated before the first sample is."""
+    for track, spec in suite.tracks.items():
+        for name in spec.metrics:
+            if name not in METRICS:
+                METRICS[name]  # raises, and names the closest one
+        for case in suite.cases(track):
+            if case.frames % model.chunk or case.history_frames % model.chunk:
+                raise ConfigError(
+                    f"case {case.id!r}: {case.frames} frames with a history of {case.history_frames} "
+                    f"do not split into chunks of {model.chunk}"
+                )
+            Scene.parse(case.prompt)
+
+
+def _methods(options: RunOptions, suite: Suite) -> list[BoundMethod]:
+    """Baselines first, since the report compares with the first; at the budget of the first method named."""
+    names = [name for given in options.method for name in (METHODS if given == "all" else (given,))]
+    named = [_bind(name, options.budget, suite.budget) for name in names]
+    if options.no_baselines:
+        return _unique(named)
+    own = next((method.policy.budget for method in named if method.policy.budget is not None), suite.budget)
+    baselines = [parse_method(name, options.budget or own) for name in suite.baselines]
+    return _unique([*baselines, *named])
+
+
+def _bind(name: str, budget: int | None, suite_budget: int | None) -> BoundMethod:
+    """The suite's budget is a default: a window in the method's name outranks it, `--budget` beside one is an error."""
+    if budget is None and "window=" in name.replace(" ", ""):
+        return parse_method(name)
+    return parse_method(name, budget or suite_budget)
+
+
+def _unique(methods: Sequence[BoundMethod]) -> list[BoundMethod]:
+    return list({method.label: method for method in methods}.values())
+
+
+def _record(method: BoundMethod, model: ModelInfo) -> MethodRecord:
+    applicability, reason = model.applicability(method.label)
+    return MethodRecord(
+        label=method.label,
+        policy=method.method.policy,
+        parameters=method.parameters,
+        budget_frames=method.policy.budget,
+        applicability=applicability,
+        reason=reason,
+    )
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise ConfigError(f"unknown device {name!r}", "use cpu, cuda or cuda:0") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r} is not there: torch finds no CUDA device", "use --device cpu")
+    return name
+
+
+def _default_workers(device: str) -> int:
+    return 1 if device.startswith("cuda") else provenance.cores()

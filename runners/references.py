@@ -1,0 +1,77 @@
+"""The reference rows of a procedural suite: the world itself, a held frame, shuffled frames."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from magbench.data.mini_world import CameraPath, Frame, Scene, World
+from magbench.errors import ConfigError
+from magbench.jobs import Job, sample_seed
+from magbench.records import CaseRecord, SampleRecord, Timing, VideoRef
+
+
+def world_of(case: CaseRecord, seed: int) -> World:
+    """The world a case is set in. Without a seed of its own, as with a user's prompts, it follows case and seed.
+
+    Raises:
+        ConfigError: the prompt is no sentence of the mini world.
+    """
+    world_seed = case.world_seed if case.world_seed is not None else sample_seed(case, seed) % 2**31
+    return World(Scene.parse(case.prompt), world_seed, CameraPath.from_dict(case.path) if case.path else None)
+
+
+@lru_cache(maxsize=32)
+def _render(case: str, seed: int) -> Frame:
+    record = CaseRecord.model_validate_json(case)
+    frames = world_of(record, seed).clip(record.frames)
+    if record.truth_sha256 and (found := hashlib.sha256(frames.tobytes()).hexdigest()) != record.truth_sha256:
+        raise ConfigError(
+            f"case {record.id!r} renders to {found[:12]}, the suite says {record.truth_sha256[:12]}",
+            "the world has changed since the suite was released: use the matching version of magbench",
+        )
+    return frames
+
+
+def render(case: CaseRecord, seed: int) -> Frame:
+    """All frames of the case's truth: uint8 [frames, 64, 64, 3], checked against the suite's checksum.
+
+    Raises:
+        ConfigError: the checksum differs, or the prompt is no sentence of the mini world.
+    """
+    return _render(case.model_dump_json(), seed)
+
+
+def transformed(job: Job, real: SampleRecord, timing: Timing, history_frames: int) -> SampleRecord:
+    """The record of a `static` or `shuffled` row: a view of the real row's file, without pixels of its own."""
+    if real.video is None:
+        return SampleRecord(
+            key=job.key,
+            case=job.case,
+            method=job.method,
+            model=job.model,
+            seed=job.seed,
+            status="error",
+            reason=f"there is no real video to derive it from: {real.reason}",
+            hint=real.hint,
+        )
+    path = str(Path("..") / real.key / real.video.path)
+    view = {"path": path, "transform": job.method.label, "hold_from": history_frames}
+    return SampleRecord(
+        key=job.key,
+        case=job.case,
+        method=job.method,
+        model=job.model,
+        seed=job.seed,
+        status="ok",
+        video=VideoRef.model_validate({**real.video.model_dump(), **view}),
+        truth=truth_of(job, real),
+        timing=timing,
+        history_frames=history_frames,
+    )
+
+
+def truth_of(job: Job, real: SampleRecord | None) -> VideoRef | None:
+    """The ground truth of a case that has a given history: the real row's file, seen from the job's folder."""
+    if real is None or real.video is None or not job.case.history_frames:
+        return None
+    return real.video.model_copy(update={"path": str(Path("..") / real.key / real.video.path)})
