@@ -89,13 +89,16 @@ def mean_estimate(values: Sequence[float], level: float = 0.95, seed: int = 0) -
     return Estimate(float(mean[0]), n, descriptive=n < MIN_CASES_TEST, note=note)
 
 
-def mean_bands(values: ArrayLike, level: float = 0.95, seed: int = 0) -> tuple[Floats, Floats, Floats]:
+def mean_bands(
+    values: ArrayLike, level: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
+) -> tuple[Floats, Floats, Floats]:
     """Mean and pointwise bootstrap-t interval of every column.
 
     Args:
         values: [cases, points], finite. The same cases are drawn for all points.
         level: Nominal coverage of each point, in (0, 1).
         seed: Seed of the resampling.
+        resamples: Bootstrap samples.
 
     Returns:
         Mean, low, high, each [points]. Low and high are NaN where there is no interval: fewer than
@@ -109,7 +112,7 @@ def mean_bands(values: ArrayLike, level: float = 0.95, seed: int = 0) -> tuple[F
         return mean, nothing, nothing.copy()
     centred = data - mean
     error = centred.std(axis=0, ddof=1) / np.sqrt(n)
-    draws = np.random.default_rng(seed).integers(0, n, size=(RESAMPLES, n))
+    draws = np.random.default_rng(seed).integers(0, n, size=(resamples, n))
     counts = np.stack([(draws == case).sum(axis=1) for case in range(n)], axis=1).astype(np.float64)
     means = counts @ centred / n
     variances = np.maximum(counts @ centred**2 / n - means**2, 0.0) / (n - 1)

@@ -1,0 +1,287 @@
+"""Records to the report: aggregate samples, compare with the baseline, rank."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from magbench.errors import ConfigError
+from magbench.records import MetricRecord, RunRecord, SampleRecord, State, TraceRecord
+from magbench.reports.curves import Entry, panels, timeline
+from magbench.reports.model import EFFICIENCY, Cell, Column, Cost, Failure, Missing, Report, Row, TrackReport, lookup
+from magbench.stats import Difference, case_means, holm, mean_estimate, paired_difference
+
+LEVEL = 0.05
+MOTION = "motion@default"
+KEY_METRICS = (
+    "landmark_recall",
+    "retention",
+    "subject_consistency",
+    "appearance_drift",
+    "motion",
+    "lpips_consecutive",
+    "ssim_consecutive",
+)
+"""Candidates for the headline table after the primary endpoints, in this order."""
+HEADLINE_COLUMNS = 6
+REFERENCES = ("real", "static", "shuffled")
+
+
+def build_report(
+    run: RunRecord,
+    entries: Iterable[tuple[SampleRecord, Sequence[MetricRecord], Sequence[TraceRecord]]],
+    baseline: str | None = None,
+) -> Report:
+    """Aggregate a run.
+
+    Args:
+        run: Its record; `methods` gives the order of methods, `primary` the endpoints.
+        entries: Every sample with its metrics and its trace.
+        baseline: Label of the method to compare with; None takes the first.
+
+    Raises:
+        ConfigError: no sample's method has the label `baseline`.
+    """
+    found = [Entry(sample, {m.name: m for m in metrics}, tuple(trace)) for sample, metrics, trace in entries]
+    found.sort(key=lambda e: (e.sample.case.id, e.sample.seed, e.sample.key))
+    present = {e.sample.method.label for e in found if e.sample.method.policy != "reference"}
+    labels = [label for label in run.methods if label in present]
+    labels += sorted(present - set(labels))
+    if baseline is not None and baseline not in labels:
+        raise ConfigError(f"no method {baseline!r} in this run", f"it has: {', '.join(labels) or 'none'}")
+    tracks = dict.fromkeys([*run.primary, *(e.sample.case.track for e in found)])
+    reports = [
+        _track(name, tuple(run.primary.get(name, ())), members, labels, baseline)
+        for name in tracks
+        if (members := [e for e in found if e.sample.case.track == name])
+    ]
+    return Report(run, tuple(reports), tuple(labels))
+
+
+def _track(
+    name: str, primary: tuple[str, ...], entries: list[Entry], order: Sequence[str], baseline: str | None
+) -> TrackReport:
+    by_label: dict[str, dict[tuple[str, int], Entry]] = {}
+    for entry in entries:
+        by_label.setdefault(entry.sample.method.label, {})[entry.sample.case.id, entry.sample.seed] = entry
+    methods = [label for label in order if label in by_label]
+    references = sorted((label for label in by_label if label not in methods), key=_reference_order)
+    expected = sorted({pair for found in by_label.values() for pair in found})
+    base = baseline if baseline in methods else methods[0] if methods else ""
+    columns = _columns(entries, primary)
+    rows = [_row(label, label in references, by_label[label], columns, expected) for label in methods + references]
+    columns = _headlines(columns, rows)
+    values = {row.label: {c.key: _case_values(by_label[row.label], c) for c in columns} for row in rows}
+    rows = _compare(rows, columns, values, base)
+    rows = _rank([_unrank(row, columns, values) for row in rows], columns, values)
+    place = {row.label: index for index, row in enumerate(rows)}
+    entries = sorted(entries, key=lambda e: (e.sample.case.id, e.sample.seed, place[e.sample.method.label]))
+    return TrackReport(
+        name=name,
+        baseline=base,
+        columns=columns,
+        rows=tuple(rows),
+        panels=panels(entries, [row.label for row in rows], references),
+        timeline=timeline(entries, methods),
+        cases=len({case for case, _ in expected}),
+        failures=tuple(_failures(entries)),
+        missing=tuple(_missing(entries)),
+        entries=tuple(entries),
+    )
+
+
+def _reference_order(label: str) -> tuple[int, str]:
+    return (REFERENCES.index(label) if label in REFERENCES else len(REFERENCES), label)
+
+
+def _columns(entries: Iterable[Entry], primary: Sequence[str]) -> tuple[Column, ...]:
+    found: dict[str, Column] = {}
+    metrics: dict[str, None] = {}
+    for entry in entries:
+        for name, record in entry.metrics.items():
+            metrics[name] = None
+            for r in record.reductions:
+                column = Column(name, r.name, r.direction, r.unit)
+                found.setdefault(column.key, replace(column, primary=column.key in primary))
+    known = {column.metric for column in found.values()}
+    for name in metrics:
+        if name not in known:
+            found[name] = Column(name, "")
+    for key in primary:
+        metric, _, reduction = key.partition("/")
+        if metric not in known:
+            found.pop(metric, None)
+        if key not in found:
+            found[key] = Column(metric, reduction, primary=True)
+    first = [found.pop(key) for key in dict.fromkeys(primary)]
+    return tuple(first + sorted(found.values(), key=lambda c: _metric_order(c.metric)))
+
+
+def _metric_order(name: str) -> tuple[int, str]:
+    metric = name.partition("@")[0]
+    return (KEY_METRICS.index(metric) if metric in KEY_METRICS else len(KEY_METRICS) + (metric == EFFICIENCY), name)
+
+
+def _headlines(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
+    """Mark the primary endpoints, then one column of each key metric that has values: its first directed one."""
+    chosen = {column.key for column in columns if column.primary}
+    shown = {column.metric.partition("@")[0] for column in columns if column.primary}
+    valued = [c for c in columns if any(r.cells[c.key].state == "value" for r in rows if not r.reference)]
+    for metric in KEY_METRICS:
+        mine = [c for c in valued if c.metric.partition("@")[0] == metric]
+        if mine and metric not in shown and len(chosen) < HEADLINE_COLUMNS:
+            chosen.add(next((c for c in mine if c.direction != "none"), mine[0]).key)
+    return tuple(replace(column, headline=column.key in chosen) for column in columns)
+
+
+def _row(
+    label: str,
+    reference: bool,
+    entries: Mapping[tuple[str, int], Entry],
+    columns: Sequence[Column],
+    expected: Sequence[tuple[str, int]],
+) -> Row:
+    method = next(iter(entries.values())).sample.method
+    traces = [record for entry in entries.values() for record in entry.trace]
+    passes = [record for record in traces if record.kind != "history"]
+    cost = None
+    if passes:
+        cost = Cost(
+            past_peak=max(r.past_frames for r in passes),
+            past_mean=sum(r.past_frames for r in passes) / len(passes),
+            cache_peak=max(r.cache_bytes for r in traces),
+            state_peak=max(r.state_bytes for r in traces),
+        )
+    cells = {column.key: _cell(entries, column, expected) for column in columns}
+    return Row(label, reference, method.applicability, method.reason, cells, cost)
+
+
+def _cell(entries: Mapping[tuple[str, int], Entry], column: Column, expected: Sequence[tuple[str, int]]) -> Cell:
+    reasons: dict[tuple[State, str], int] = {}
+    for pair in expected:
+        state, _, reason = lookup(entries.get(pair), column)
+        if state != "value":
+            reasons[state, reason] = reasons.get((state, reason), 0) + 1
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    lines = tuple(f"{_words(state)}: {text} ({k} of {len(expected)} samples)" for (state, text), k in ordered)
+    have = len(expected) - sum(reasons.values())
+    if have:
+        means = list(case_means(_case_lists(entries, column)).values())
+        return Cell("value", mean_estimate(means), have, len(expected), lines)
+    state = "error" if any(state == "error" for state, _ in reasons) else "not_applicable"
+    return Cell(state, None, 0, len(expected), lines)
+
+
+def _words(state: State) -> str:
+    return state.replace("_", " ")
+
+
+def _case_lists(entries: Mapping[tuple[str, int], Entry], column: Column) -> dict[str, list[float]]:
+    lists: dict[str, list[float]] = {}
+    for (case, _), entry in entries.items():
+        value = lookup(entry, column)[1]
+        if value is not None:
+            lists.setdefault(case, []).append(value)
+    return lists
+
+
+def _case_values(entries: Mapping[tuple[str, int], Entry], column: Column) -> dict[str, float]:
+    return case_means(_case_lists(entries, column))
+
+
+Values = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Row label -> column key -> case -> mean over its seeds."""
+
+
+def _compare(rows: Sequence[Row], columns: Sequence[Column], values: Values, base: str) -> list[Row]:
+    """Add the paired differences to the baseline, and their marks."""
+    differences: dict[tuple[str, str], Difference] = {}
+    for row in rows:
+        for column in columns:
+            mine, other = values[row.label][column.key], values.get(base, {}).get(column.key, {})
+            if not row.reference and row.label != base and any(case in other for case in mine):
+                differences[row.label, column.key] = paired_difference(mine, other)
+    primary = {column.key for column in columns if column.primary}
+    family = [at for at, d in differences.items() if at[1] in primary and d.p is not None]
+    adjusted = dict(zip(family, holm([differences[at].p or 0.0 for at in family]), strict=True))
+    compared = []
+    for row in rows:
+        cells = {}
+        for column in columns:
+            at = (row.label, column.key)
+            cell, d = row.cells[column.key], differences.get(at)
+            if d is not None:
+                mark = _mark(d, adjusted.get(at), column)
+                cell = replace(cell, difference=d, p_adjusted=adjusted.get(at), mark=mark)
+            cells[column.key] = cell
+        compared.append(replace(row, cells=cells))
+    return compared
+
+
+def _mark(d: Difference, adjusted: float | None, column: Column) -> str:
+    p = adjusted if adjusted is not None else d.p
+    if p is None:
+        return ""
+    if p > LEVEL:
+        return "~" if column.primary else ""
+    sign = "≠" if column.direction == "none" else "+" if (d.value > 0) == (column.direction == "higher") else "-"
+    return sign if column.primary else f"({sign})"
+
+
+def _unrank(row: Row, columns: Sequence[Column], values: Values) -> Row:
+    """A frozen video wins many metrics: with less than half the motion of the real row it is not ranked."""
+    column = next((c for c in columns if c.metric == MOTION), None)
+    if row.reference or column is None or "real" not in values:
+        return row
+    mine, real = values[row.label][column.key], values["real"][column.key]
+    common = [case for case in mine if case in real]
+    moved, reference = sum(mine[case] for case in common), sum(real[case] for case in common)
+    if reference > 0 and moved < reference / 2:
+        share = f"{100 * moved / reference:.0f} %"
+        return replace(row, unranked=f"unranked: its motion is {share} of the real row's, below half")
+    return row
+
+
+def _rank(rows: Sequence[Row], columns: Sequence[Column], values: Values) -> list[Row]:
+    """Sort methods by the first primary endpoint and give each the ranks that pairwise tests (Holm) allow."""
+    references = [row for row in rows if row.reference]
+    methods = [row for row in rows if not row.reference]
+    if not columns or not columns[0].primary or columns[0].direction == "none":
+        return methods + references
+    first = columns[0]
+    sign = 1.0 if first.direction == "higher" else -1.0
+    ranked = [row for row in methods if not row.unranked and row.cells[first.key].estimate]
+    ranked.sort(key=lambda row: -sign * _level(row, first))
+    others = [row for row in methods if row not in ranked]
+    pairs = [(a, b) for i, a in enumerate(ranked) for b in ranked[i + 1 :]]
+    tests = [_pair_test(values[a.label][first.key], values[b.label][first.key]) for a, b in pairs]
+    if any(test is None or test.p is None for test in tests):
+        return ranked + others + references
+    better = {row.label: 0 for row in ranked}
+    worse = dict(better)
+    adjusted = holm([test.p or 0.0 for test in tests if test is not None])
+    for (a, b), test, p in zip(pairs, tests, adjusted, strict=True):
+        if test is not None and p <= LEVEL:
+            winner, loser = (a, b) if sign * test.value > 0 else (b, a)
+            worse[winner.label] += 1
+            better[loser.label] += 1
+    ranked = [replace(r, rank=(1 + better[r.label], len(ranked) - worse[r.label])) for r in ranked]
+    return ranked + others + references
+
+
+def _level(row: Row, column: Column) -> float:
+    estimate = row.cells[column.key].estimate
+    return estimate.value if estimate else 0.0
+
+
+def _pair_test(a: Mapping[str, float], b: Mapping[str, float]) -> Difference | None:
+    return paired_difference(a, b) if any(case in b for case in a) else None
+
+
+def _failures(entries: Iterable[Entry]) -> Iterable[Failure]:
+    for s in (entry.sample for entry in entries):
+        if s.status != "ok":
+            yield Failure(s.method.label, s.case.id, s.seed, s.status, s.reason or "no reason recorded", s.hint)
+
+
+def _missing(entries: Iterable[Entry]) -> Iterable[Missing]:
+    records = [record for entry in entries for record in entry.metrics.values() if record.hint]
+    return dict.fromkeys(Missing(record.name, record.reason, record.hint) for record in records)

@@ -1,0 +1,170 @@
+"""The report as pure data: what every table, plot and page shows, with nothing left to decide but looks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from magbench.records import Direction, RunRecord, State
+from magbench.reports.curves import Entry, Panel, Timeline
+from magbench.stats import Difference, Estimate
+
+EFFICIENCY = "efficiency"
+"""The metric that holds times and sizes; it never enters `results.json`."""
+MIB = 1024**2
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number per row."""
+
+    metric: str
+    """`metric@profile`."""
+    reduction: str
+    """Empty when no sample of the track has this metric, so that its reductions are unknown."""
+    direction: Direction = "none"
+    unit: str = ""
+    primary: bool = False
+    headline: bool = False
+
+    @property
+    def key(self) -> str:
+        """`metric@profile/reduction`."""
+        return f"{self.metric}/{self.reduction}" if self.reduction else self.metric
+
+    @property
+    def quality(self) -> bool:
+        """Whether it is about the video, not about time and memory."""
+        return self.metric.partition("@")[0] != EFFICIENCY
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row's number in one column, or why there is none."""
+
+    state: State
+    estimate: Estimate | None = None
+    samples: int = 0
+    """Samples with a value."""
+    expected: int = 0
+    """Samples there should be."""
+    reasons: tuple[str, ...] = ()
+    """Why the others have none, most frequent first, each with its count."""
+    difference: Difference | None = None
+    """To the baseline, paired by case."""
+    p_adjusted: float | None = None
+    """Holm, over the primary comparisons of the track; None for an exploratory one."""
+    mark: str = ""
+    """`+` better than the baseline, `-` worse, `≠` different (no better side), `~` no difference found.
+    In parentheses: exploratory, not adjusted. Empty: exploratory without a difference, or not tested."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a row needs, as its traces measured it."""
+
+    past_peak: float
+    """Most past frames any pass attended to, the chunk itself excluded."""
+    past_mean: float
+    cache_peak: int
+    """Bytes of keys and values, all layers."""
+    state_peak: int
+    """Bytes of whatever else the policy keeps."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method, or a reference."""
+
+    label: str
+    reference: bool
+    applicability: str
+    reason: str
+    """Of the applicability."""
+    cells: Mapping[str, Cell]
+    """By `Column.key`."""
+    cost: Cost | None
+    rank: tuple[int, int] | None = None
+    """Best and worst rank the data allow on the first primary endpoint; None where nothing could be tested."""
+    unranked: str = ""
+    """Why the row is listed but not ranked."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample without a video."""
+
+    label: str
+    case: str
+    seed: int
+    status: str
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A metric that could not be computed, and how to change that."""
+
+    metric: str
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class TrackReport:
+    """Everything about one track."""
+
+    name: str
+    baseline: str
+    columns: tuple[Column, ...]
+    """Primary endpoints first."""
+    rows: tuple[Row, ...]
+    """Methods, best first on the first primary endpoint; then the references."""
+    panels: tuple[Panel, ...]
+    timeline: Timeline
+    cases: int
+    failures: tuple[Failure, ...]
+    missing: tuple[Missing, ...]
+    entries: tuple[Entry, ...]
+    """The samples themselves, by case, seed and row."""
+
+    @property
+    def methods(self) -> tuple[Row, ...]:
+        """The rows that are methods."""
+        return tuple(row for row in self.rows if not row.reference)
+
+    @property
+    def references(self) -> tuple[Row, ...]:
+        """The rows that are references."""
+        return tuple(row for row in self.rows if row.reference)
+
+    @property
+    def headline(self) -> tuple[Column, ...]:
+        """The few columns of the short table."""
+        return tuple(column for column in self.columns if column.headline)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run."""
+
+    run: RunRecord
+    tracks: tuple[TrackReport, ...]
+    labels: tuple[str, ...]
+    """All methods in the order that fixes their colours."""
+
+
+def lookup(entry: Entry | None, column: Column) -> tuple[State, float | None, str]:
+    """State, value and reason of one sample in one column."""
+    if entry is None:
+        return "error", None, "no such sample yet, the run is incomplete"
+    if entry.sample.status != "ok":
+        return entry.sample.status, None, entry.sample.reason or "no reason recorded"
+    record = entry.metrics.get(column.metric)
+    if record is None:
+        return "error", None, "not scored yet"
+    if record.state != "value":
+        return record.state, None, record.reason
+    for reduction in record.reductions:
+        if reduction.name == column.reduction:
+            return reduction.state, reduction.value, reduction.reason
+    return "not_applicable", None, "not reported for this video"

@@ -1,0 +1,205 @@
+"""One HTML page for a run: tables, plots, contact sheets, and the videos side by side.
+
+Styles, script and the main plots are inside; videos and sheets are beside it, by relative path, and load when looked
+at. Everything that came from a user goes through the template's escaping.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from magbench.reports.curves import Entry
+from magbench.reports.grids import Grid, case_grid, differences, headline, levels
+from magbench.reports.model import Failure, Missing, Report, TrackReport
+from magbench.reports.plots import FAINT, INK, Style
+
+OPEN_CASES = 2
+"""Cases per track that are unfolded at first."""
+SMALL = 128
+"""Up to this width in pixels a video is shown enlarged with hard pixels."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A plot, within the page or beside it."""
+
+    title: str
+    file: str
+    """Relative to the run folder; empty when it is `inline`."""
+    inline: str
+    """SVG text, or empty when it is a `file`."""
+
+
+@dataclass(frozen=True)
+class Player:
+    """A video of a case."""
+
+    label: str
+    video: str
+    """URL, or empty where there is no preview."""
+    sheet: str
+    """URL of the contact sheet, or empty."""
+    note: str
+    """Why there is nothing to see."""
+    seconds: float
+    ratio: str
+    small: bool
+
+
+@dataclass(frozen=True)
+class CaseView:
+    """One case and seed on the page."""
+
+    id: str
+    title: str
+    prompt: str
+    facts: str
+    players: tuple[Player, ...]
+    seconds: float
+    given: float
+    """Seconds of given history."""
+    grid: Grid
+    opened: bool
+
+
+@dataclass(frozen=True)
+class TrackView:
+    """One track on the page."""
+
+    track: TrackReport
+    about: str
+    headline: Grid
+    levels: Grid
+    differences: Grid | None
+    inline: tuple[tuple[str, Markup], ...]
+    files: tuple[Drawing, ...]
+    cases: tuple[CaseView, ...]
+
+
+ABOUT = {
+    "long-horizon": "Videos from a prompt, much longer than the cache. Does the picture hold, or does it drift?",
+    "mag-bench": "A given clip leaves a scene and comes back; the model continues. Does it still know what it saw?",
+    "videos": "Given videos, scored as they are.",
+}
+
+
+def render(
+    report: Report,
+    drawings: Mapping[str, Sequence[Drawing]],
+    look: Mapping[str, Style],
+    files: Sequence[str],
+    has: Callable[[str], bool],
+) -> str:
+    """Make the page.
+
+    Args:
+        report: What to show.
+        drawings: Track -> its plots.
+        look: Colours of the rows, from `plots.styles`.
+        files: What can be downloaded beside the page, relative to it.
+        has: Whether a path relative to the page exists.
+
+    Returns:
+        HTML. The same arguments give the same text.
+    """
+    views = [_track(track, drawings.get(track.name, ()), has) for track in report.tracks]
+    failures: list[tuple[str, Failure]] = [(t.name, f) for t in report.tracks for f in t.failures]
+    missing: dict[str, list[Missing]] = {}
+    for found in dict.fromkeys(m for track in report.tracks for m in track.missing):
+        missing.setdefault(found.metric, []).append(found)
+    return _template().render(
+        report=report,
+        run=report.run,
+        views=views,
+        look=look,
+        failures=failures,
+        missing=missing,
+        files=[(name, quote(name)) for name in files if not name.startswith("plots/") or name.count(".") == 1],
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("magbench.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _track(track: TrackReport, drawings: Sequence[Drawing], has: Callable[[str], bool]) -> TrackView:
+    pairs = dict.fromkeys((entry.sample.case.id, entry.sample.seed) for entry in track.entries)
+    inline = [(d.title, Markup(_inline(d.inline, f"{track.name}-{i}-"))) for i, d in enumerate(drawings) if d.inline]
+    return TrackView(
+        track=track,
+        about=ABOUT.get(track.name, ""),
+        headline=headline(track),
+        levels=levels(track),
+        differences=differences(track) if len(track.methods) > 1 else None,
+        inline=tuple(inline),
+        files=tuple(d for d in drawings if not d.inline),
+        cases=tuple(_case(track, case, seed, has, i < OPEN_CASES) for i, (case, seed) in enumerate(pairs)),
+    )
+
+
+def _case(track: TrackReport, case: str, seed: int, has: Callable[[str], bool], opened: bool) -> CaseView:
+    entries = [e for e in track.entries if e.sample.case.id == case and e.sample.seed == seed]
+    entries.sort(key=lambda e: e.sample.method.label != "real")
+    players = [_player(entry, has) for entry in entries if not _is_transform(entry)]
+    record = entries[0].sample.case
+    given = max((e.sample.history_frames / e.sample.video.fps for e in entries if e.sample.video), default=0.0)
+    facts = [f"seed {seed}", record.stratum, f"{given:.1f} s given" if given else ""]
+    return CaseView(
+        id=f"{track.name}-{case}-{seed}",
+        title=case,
+        prompt=record.prompt,
+        facts=" · ".join(filter(None, facts)),
+        players=tuple(players),
+        seconds=max((player.seconds for player in players), default=0.0),
+        given=given,
+        grid=case_grid(track, case, seed),
+        opened=opened,
+    )
+
+
+def _is_transform(entry: Entry) -> bool:
+    """Reference rows that are views of another row's file have no pixels of their own."""
+    video = entry.sample.video
+    return video is not None and video.transform != "none"
+
+
+def _player(entry: Entry, has: Callable[[str], bool]) -> Player:
+    sample = entry.sample
+    folder = f"samples/{sample.key}"
+    video, sheet = (quote(path) if has(path) else "" for path in (f"{folder}/preview.mp4", f"{folder}/preview.jpg"))
+    note = ""
+    if sample.status != "ok":
+        note = f"{sample.status.replace('_', ' ')}: {sample.reason}"
+    elif not video:
+        note = "no preview stored"
+    ref = sample.video
+    return Player(
+        label=sample.method.label,
+        video=video,
+        sheet=sheet,
+        note=note,
+        seconds=ref.frames / ref.fps if ref else 0.0,
+        ratio=f"{ref.width} / {ref.height}" if ref else "1 / 1",
+        small=ref is None or ref.width <= SMALL,
+    )
+
+
+def _inline(text: str, prefix: str) -> str:
+    """SVG for within the page: no prolog, ids of its own, the page's colours for ink and paper."""
+    text = text[text.index("<svg") :]
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", text)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    return text.replace(INK, "currentColor").replace(FAINT, "var(--faint)").replace("fill: #ffffff", "fill: none")

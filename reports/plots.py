@@ -1,0 +1,239 @@
+"""Drift plots: mean curves with 95 % bands, what the cache did, and what it cost.
+
+Drawn on `Figure` objects without pyplot, so nothing global changes and the same data give the same bytes.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from magbench.reports.curves import Curve, Entry, Floats, Panel, Timeline
+from magbench.reports.model import MIB, Report, TrackReport
+
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")
+"""Okabe and Ito's colours for all kinds of colour vision, without yellow and black, and a wine red."""
+Dash = tuple[int, tuple[float, ...] | None]
+SOLID: Dash = (0, None)
+DASHES: tuple[Dash, ...] = (SOLID, (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)))
+"""One round of the palette each."""
+REFERENCE_STYLES: Mapping[str, tuple[str, Dash]] = {
+    "real": ("#444444", (0, (6, 2))),
+    "static": ("#888888", (0, (1, 1.5))),
+    "shuffled": ("#aaaaaa", (0, (4, 1.5, 1, 1.5))),
+}
+INK, FAINT = "#1a1a1b", "#9a9a9b"
+"""Not quite black, so that a page can find them and put its own colours in their place."""
+WIDTH, PANEL_HEIGHT = 3.4, 1.55
+"""Inches: one column of a paper."""
+LEFT, RIGHT, TOP, BOTTOM, LEGEND_ROW, CAPTION = 0.56, 0.08, 0.26, 0.36, 0.15, 0.26
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a row is drawn."""
+
+    color: str
+    dash: Dash
+    width: float
+
+
+def styles(report: Report) -> dict[str, Style]:
+    """A fixed look for each row of a run, in every plot and table."""
+    found = {
+        label: Style(PALETTE[i % len(PALETTE)], DASHES[i // len(PALETTE) % len(DASHES)], 1.4)
+        for i, label in enumerate(report.labels)
+    }
+    for row in (row for track in report.tracks for row in track.references):
+        color, dash = REFERENCE_STYLES.get(row.label, ("#888888", SOLID))
+        found.setdefault(row.label, Style(color, dash, 1.0))
+    return found
+
+
+def drift_figure(panels: Sequence[Panel], timeline: Timeline, look: Mapping[str, Style], legend: bool = True) -> Figure:
+    """Panels above each other over the same seconds.
+
+    Args:
+        panels: All of one axis kind, time or lag.
+        timeline: What to mark on a time axis: chunk borders (top edge), cache updates (bottom edge), the switch.
+        look: From `styles`.
+        legend: Whether to leave room below for a legend and a line that explains the marks.
+    """
+    labels = list(dict.fromkeys(curve.label for panel in panels for curve in panel.curves))
+    marks = _explanation(timeline) if panels[0].axis == "time" else ""
+    below = (LEGEND_ROW * -(-len(labels) // 3) + 0.08 + (CAPTION if marks else 0)) if legend else 0.0
+    figure, axes = _canvas(len(panels), below)
+    extent = [t for panel in panels for curve in panel.curves for t in curve.times]
+    for ax, panel in zip(axes, panels, strict=True):
+        off = _draw(ax, panel, look)
+        if panel.axis == "time":
+            _mark(ax, timeline, look, min(extent), max(extent))
+        elif min(extent) > 0 and max(extent) > 20 * min(extent):
+            ax.set_xscale("log")
+        title = f"{panel.title}{f' [{panel.unit}]' if panel.unit else ''}"
+        ax.set_title(title, loc="left", fontsize=7.5, color=INK, pad=3)
+        if off:
+            text = f"off scale: {', '.join(off)}"
+            ax.text(0.99, 0.945, text, transform=ax.transAxes, ha="right", va="top", fontsize=5.5, color=FAINT)
+    seconds = "seconds after the switch" if timeline.switch else "seconds"
+    axes[-1].set_xlabel("lag, seconds" if panels[0].axis == "lag" else seconds, color=INK, labelpad=1)
+    if legend:
+        _legend(figure, labels, look, CAPTION if marks else 0.0)
+        figure.text(0.02, 0.02 / figure.get_figheight(), marks, fontsize=5, color=FAINT, va="bottom", linespacing=1.2)
+    return figure
+
+
+def cost_figure(track: TrackReport, look: Mapping[str, Style]) -> Figure | None:
+    """Keys and values in memory, and time, chunk by chunk; None when nothing was traced.
+
+    Budgets are often equal, so later methods are drawn wider and behind: coinciding lines all stay visible.
+    """
+    lines = {row.label: _traced([e for e in track.entries if e.sample.method.label == row.label]) for row in track.rows}
+    lines = {label: points for label, points in lines.items() if len(points)}
+    if not lines:
+        return None
+    figure, axes = _canvas(2, LEGEND_ROW * -(-len(lines) // 3) + 0.08)
+    for ax, column, title in zip(axes, (1, 2), ("keys and values [MiB]", "time per chunk [ms]"), strict=True):
+        for order, (label, points) in enumerate(lines.items()):
+            width = 1.2 + 1.1 * min(order, 4)
+            ax.plot(points[:, 0], points[:, column], color=look[label].color, linewidth=width, zorder=9 - order)
+        ax.set_ylim(bottom=0)
+        ax.set_title(title, loc="left", fontsize=7.5, color=INK, pad=3)
+    axes[-1].set_xlabel("chunk", color=INK, labelpad=1)
+    _legend(figure, list(lines), look, 0.0)
+    return figure
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG, text as text, coordinates to 1/100 pt. The same figure gives the same string."""
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return re.sub(r' d="([^"]*)"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), out.getvalue().decode())
+
+
+def png(figure: Figure, dpi: int = 200) -> bytes:
+    """The figure as PNG."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
+    return out.getvalue()
+
+
+@contextmanager
+def plotting() -> Iterator[None]:
+    """Settings for making and writing figures; restored afterwards."""
+    settings: dict[Any, Any] = {
+        "svg.hashsalt": "magbench",
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 7,
+        "legend.fontsize": 6.5,
+        "xtick.labelsize": 6.5,
+        "ytick.labelsize": 6.5,
+        "text.parse_math": False,
+        "axes.unicode_minus": True,
+        "axes.formatter.useoffset": False,
+        "path.simplify": True,
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def _canvas(rows: int, below: float) -> tuple[Figure, list[Axes]]:
+    height = rows * (PANEL_HEIGHT + TOP) + BOTTOM + below
+    figure = Figure(figsize=(WIDTH, height), facecolor="white")
+    axes: list[Axes] = []
+    for row in range(rows):
+        bottom = BOTTOM + below + (rows - 1 - row) * (PANEL_HEIGHT + TOP)
+        box = (LEFT / WIDTH, bottom / height, (WIDTH - LEFT - RIGHT) / WIDTH, PANEL_HEIGHT / height)
+        ax = figure.add_axes(box, sharex=axes[0] if axes else None, facecolor="none")
+        ax.tick_params(length=2, width=0.5, colors=INK, pad=2, labelbottom=row == rows - 1)
+        ax.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.4)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.spines[["left", "bottom"]].set(color=INK, linewidth=0.5)
+        axes.append(ax)
+    return figure, axes
+
+
+def _draw(ax: Axes, panel: Panel, look: Mapping[str, Style]) -> list[str]:
+    """Draw the curves, references behind; returns the references that are mostly outside."""
+    for order, curve in enumerate(sorted(panel.curves, key=lambda c: not c.reference)):
+        style = look[curve.label]
+        marker = "o" if panel.axis == "lag" or len(curve.times) == 1 else None
+        ax.plot(
+            curve.times, curve.mean, color=style.color, linestyle=style.dash, linewidth=style.width, marker=marker,
+            markersize=2, zorder=3 + order,
+        )  # fmt: skip
+        low = np.array([np.nan if v is None else v for v in curve.low])
+        high = np.array([np.nan if v is None else v for v in curve.high])
+        if not curve.reference and not np.isnan(low).all():
+            ax.fill_between(curve.times, low, high, color=style.color, alpha=0.16, linewidth=0, zorder=2)
+    framed = [c for c in panel.curves if not c.reference or c.label == "real"] or list(panel.curves)
+    bottom, top = _range(framed)
+    room = (top - bottom) * 0.08 or abs(top) * 0.05 or 0.05
+    ax.set_ylim(bottom - room, top + room)
+    low_end, high_end = bottom - room, top + room
+    return [c.label for c in panel.curves if np.mean([low_end <= v <= high_end for v in c.mean]) < 0.5]
+
+
+def _range(curves: Sequence[Curve]) -> tuple[float, float]:
+    values = [v for c in curves for line in (c.mean, c.low, c.high) for v in line if v is not None]
+    return min(values), max(values)
+
+
+def _mark(ax: Axes, timeline: Timeline, look: Mapping[str, Style], first: float, last: float) -> None:
+    if timeline.switch:
+        first = min(first, -0.02 * (last - first))
+        ax.axvline(0, color=INK, linewidth=0.6, zorder=1.5)
+        ax.axvspan(first, 0, color=FAINT, alpha=0.12, linewidth=0, zorder=0)
+    ax.set_xlim(first, last)
+    across = ax.get_xaxis_transform()
+    ax.vlines(
+        [t for t in timeline.chunk_borders if first <= t <= last],
+        0.965,
+        1,
+        transform=across,
+        color=FAINT,
+        linewidth=0.5,
+    )
+    rows = [label for label, times in timeline.updates.items() if times]
+    for row, label in enumerate(rows):
+        shown = [t for t in timeline.updates[label] if first <= t <= last]
+        bottom = 0.01 + 0.035 * row
+        ax.vlines(shown, bottom, bottom + 0.028, transform=across, color=look[label].color, linewidth=0.9)
+
+
+def _explanation(timeline: Timeline) -> str:
+    parts = ["band: pointwise 95 % interval of the mean over cases"]
+    if timeline.chunk_borders:
+        parts.append("ticks above: chunk borders")
+    if any(timeline.updates.values()):
+        parts.append("ticks below: cache compressed or re-arranged")
+    half = -(-len(parts) // 2)
+    return ";\n".join(filter(None, ("; ".join(parts[:half]), "; ".join(parts[half:]))))
+
+
+def _legend(figure: Figure, labels: Sequence[str], look: Mapping[str, Style], above: float) -> None:
+    found = [look[label] for label in labels]
+    handles = [Line2D([], [], color=s.color, linestyle=s.dash, linewidth=s.width) for s in found]  # type: ignore[arg-type]
+    figure.legend(
+        handles, labels, loc="lower center", bbox_to_anchor=(0.5, above / figure.get_figheight()), ncols=3,
+        frameon=False, handlelength=1.8, columnspacing=1.0, handletextpad=0.4, borderaxespad=0.1, labelspacing=0.25,
+    )  # fmt: skip
+
+
+def _traced(entries: Sequence[Entry]) -> Floats:
+    """[chunks, 3]: chunk, MiB of keys and values, ms; means over samples, generated chunks only."""
+    by_chunk: dict[int, list[tuple[float, float]]] = {}
+    for record in (record for entry in entries for record in entry.trace):
+        if record.kind == "generate":
+            by_chunk.setdefault(record.chunk, []).append((record.cache_bytes / MIB, record.ms))
+    return np.array([(chunk, *np.mean(by_chunk[chunk], axis=0)) for chunk in sorted(by_chunk)])
