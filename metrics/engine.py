@@ -85,6 +85,21 @@ def score(
     return [run.record() for run in runs]
 
 
+def is_current(record: MetricRecord, sample: SampleRecord, device: str = "cpu") -> bool:
+    """Whether a stored score still counts: no error, and same version, video and weights as now.
+
+    Weights that are not here can't outdate a score that was made with them.
+    """
+    metric: type[Metric] = METRICS[record.name]
+    if record.state == "error" or record.version != metric.version or record.video_sha256 != identity(sample):
+        return False
+    try:
+        weights = "+".join(_extractor(path, device).weights_sha256 for path in metric.needs.features)
+    except MissingWeightsError:
+        return True
+    return record.weights_sha256 == weights
+
+
 class _Run:
     """One metric on its way through one video, and what has become of it."""
 
