@@ -1,35 +1,31 @@
 """The released MAG-Bench scorer on given clips: two stand-in backbones, and LPIPS-AlexNet with formula weights."""
 
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import conv2d
 from torchvision.models import alexnet
 
 from magbench.metrics.backbones import AlexNetLPIPS, lpips_heads
 from magbench.metrics.matching import Backbone, Layers, mean_ssim, pairwise, pixels, psnr, released_scores
+from tests.golden.reader import FOLDER, meta
+from tests.golden.reader import tensors as read_tensors
 
-FOLDER = Path(os.environ.get("MAGBENCH_GOLDEN", Path(__file__).parent / "data"))
-TENSORS = FOLDER / "units_mag.safetensors"
-
-pytestmark = pytest.mark.skipif(not TENSORS.exists(), reason=f"{TENSORS} is not there")
+pytestmark = pytest.mark.skipif(
+    not (FOLDER / "units_mag.safetensors").exists(), reason=f"{FOLDER} has no units_mag.safetensors"
+)
 
 
 @pytest.fixture(scope="module")
 def tensors() -> dict[str, Tensor]:
-    return load_file(TENSORS)
+    return read_tensors("units_mag")
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(TENSORS.with_suffix(".json").read_text())
-    return found
+    return meta("units_mag")
 
 
 def frames(images01: Tensor) -> Tensor:
@@ -112,7 +108,7 @@ def test_lpips_alexnet_with_formula_weights(tensors: dict[str, Tensor], golden: 
     def layers(frames: Tensor) -> Layers:
         return backbone.layers(frames.permute(0, 3, 1, 2) / 127.5 - 1)
 
-    found = pairwise(layers, *((x + 1).mul(127.5).permute(0, 2, 3, 1) for x in (one, two)), (64, 64)).diagonal()
+    found = pairwise(layers, frames((one + 1) / 2), frames((two + 1) / 2), (64, 64)).diagonal()
     expected = golden["lpips_alex_formula"]["mean"]
     torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=0)
     torch.testing.assert_close(found, tensors["lpips_alex_formula/spatial"].mean((1, 2, 3)), atol=1e-5, rtol=0)

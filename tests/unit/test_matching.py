@@ -28,7 +28,7 @@ def as_frames(signed: Tensor) -> Tensor:
 
 @pytest.fixture(scope="module")
 def clips() -> tuple[Tensor, Tensor]:
-    """Generated (4 frames) and truth (5), [N, 3, 72, 90] in [−1, 1]; generated i is nearest to truth (3, 0, 0, 4)[i]."""
+    """Generated (4 frames) and truth (5), [N, 3, 72, 90] in [−1, 1]; generated i is near truth (3, 0, 0, 4)[i]."""
     dice = torch.Generator().manual_seed(5)
     base = torch.rand(1, 3, 72, 90, generator=dice)
     truth = (base + 0.3 * torch.randn(5, 3, 72, 90, generator=dice)).clamp(0, 1)
