@@ -1,0 +1,103 @@
+"""How much moves, split into camera and the rest."""
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.registration import optical_flow_ilk
+from torch.nn.functional import interpolate
+
+from magbench.metrics.base import Clip, Declared, Info, Metric, NotApplicable, Scores
+from magbench.metrics.clock import Clock
+from magbench.metrics.consecutive import Pair, Pairs
+from magbench.records import Series
+
+SIDE = 96
+"""Short side in pixels at which motion is measured; smaller videos keep their size."""
+STILL = 0.25
+"""Mean change in grey levels (0 to 255) up to which the picture stands still: what encoding leaves of a held frame."""
+
+
+class Motion(Metric):
+    """Optical flow between frames 1/8 s apart, in frame diagonals per second (iterative Lucas-Kanade, scikit-image).
+
+    * `magnitude`: mean length of the flow; `camera`: length of its median vector, which a pan gives; `residual`: mean
+      length of what remains. Medians over the video.
+    * `freeze_share`: share of pairs in which the picture stands still. A frozen video wins every consistency; here it
+      shows.
+
+    More motion isn't better, so only freezing has a direction. Blind to motion of untextured areas, and coarse for
+    motion beyond a tenth of the frame in 1/8 s.
+    """
+
+    name = "motion"
+    title = "Motion of camera and subjects; frozen share"
+    clock = "8 frames per second"
+    reductions = (
+        Declared("magnitude", "none", "/s", 0),
+        Declared("camera", "none", "/s", 0),
+        Declared("residual", "none", "/s", 0),
+        Declared("freeze_share", "lower", "", 0, 1),
+    )
+
+    def start(self, info: Info) -> NotApplicable | None:
+        """Begin without frames."""
+        self.info = info
+        self._clock = Clock()
+        self._pairs = Pairs[NDArray[np.float32]]()
+        self._frames = 0
+        self._times: list[float] = []
+        self._rows: list[tuple[float, float, float, float]] = []
+        return None
+
+    def update(self, item: Clip) -> None:
+        """Measure the flow of each pair."""
+        self._frames += len(item)
+        seen = self._clock.pick(item)
+        if len(seen):
+            for pair in self._pairs.add(0, seen.times, list(seen.view(grey))):
+                self._times.append(pair.time)
+                self._rows.append(flow_lengths(pair))
+
+    def finish(self) -> Scores | NotApplicable:
+        """Reduce."""
+        if not self._rows:
+            return NotApplicable("one frame: nothing moves" if self._frames == 1 else "no two frames are 1/8 s apart")
+        magnitude, camera, residual, still = np.array(self._rows).T
+        return Scores(
+            {
+                "magnitude": float(np.median(magnitude)),
+                "camera": float(np.median(camera)),
+                "residual": float(np.median(residual)),
+                "freeze_share": float(still.mean()),
+            },
+            tuple(
+                Series(name=name, times=tuple(self._times), values=tuple(values.tolist()), unit="/s")
+                for name, values in (("magnitude", magnitude), ("camera", camera), ("residual", residual))
+            ),
+        )
+
+
+def flow_lengths(pair: Pair[NDArray[np.float32]]) -> tuple[float, float, float, float]:
+    """Mean length, length of the median, mean length of the rest, in diagonals per second; and 1 if nothing changed."""
+    if float(np.abs(pair.now - pair.before).mean()) * 255 <= STILL:
+        return 0.0, 0.0, 0.0, 1.0
+    down, right = optical_flow_ilk(pair.before, pair.now)  # type: ignore[no-untyped-call]
+    scale = 1 / (np.hypot(*pair.now.shape) * (pair.time - pair.time_before))
+    middle_down, middle_right = np.median(down), np.median(right)
+    rest = np.hypot(down - middle_down, right - middle_right)
+    return (
+        float(np.hypot(down, right).mean() * scale),
+        float(np.hypot(middle_down, middle_right) * scale),
+        float(rest.mean() * scale),
+        0.0,
+    )
+
+
+def grey(clip: Clip) -> NDArray[np.float32]:
+    """View: float32 [n, h, w] in [0, 1], BT.601 luma, at most 96 px on the short side."""
+    frames = clip.frames.permute(0, 3, 1, 2).float().div(255)
+    short = min(frames.shape[2:])
+    if short > SIDE:
+        frames = interpolate(frames, size=[round(side * SIDE / short) for side in frames.shape[2:]], mode="area")
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    luma: NDArray[np.float32] = np.einsum("nchw,c->nhw", frames.cpu().numpy(), weights)
+    return luma
