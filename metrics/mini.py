@@ -5,9 +5,11 @@ from torch import Tensor
 
 from magbench.data.mini_world import COLOURS, HATS
 from magbench.metrics.base import Clip, Declared, Info, Metric, Needs, NotApplicable, Scores
+from magbench.metrics.drift import declared, functionals
 from magbench.metrics.judge import Reading
 from magbench.metrics.lpips_consecutive import LPIPSConsecutive
 from magbench.metrics.mini_case import not_mini, scene_of
+from magbench.metrics.subject_consistency import SubjectConsistency
 from magbench.records import Series
 
 
@@ -27,17 +29,33 @@ class LPIPSConsecutiveMini(LPIPSConsecutive):
         return super().start(info) or not_mini(info)
 
 
+class SubjectConsistencyMini(SubjectConsistency):
+    """`subject_consistency` with the judge's embedding of the walker in the place of DINO.
+
+    The judge looks at coat and hat wherever they are, so the camera's motion moves it less than DINO. The levels of the
+    two profiles don't compare.
+    """
+
+    profile = "mini"
+    title = "Similarity of the walker's embedding over time, by the judge"
+    needs = Needs(features=("magbench.metrics.mini_judge:embedding",))
+    licence = ""
+
+    def start(self, info: Info) -> NotApplicable | None:
+        """Only for videos that the judge reads."""
+        return super().start(info) or not_mini(info)
+
+
 class SubjectIdentity(Metric):
     """Does the walker stay the one the prompt describes: coat colour, hat colour, hat shape.
 
     The series is, per frame, the share of the three that the judge reads as prompted; what it refuses to read is not.
     `all` (the headline) is the share of frames in which all three are right; `body`, `hat_colour`, `hat_shape` each by
-    itself. `start_end@15%` is the mean of the series over the last 15 % of the frames minus that over the first 15 %:
-    negative means the walker is lost over time. On a video without drift it is not exactly 0: see the `real` and
-    `static` rows.
+    itself; the rest is the drift of the series (see `magbench.metrics.drift`), negative when the walker is lost.
 
-    The judge errs too, see the `real` row. Blind to a walker that is changed in ways the prompt has no word for, and
-    doubled.
+    The judge errs too: of 1,800 rendered frames of worlds it wasn't trained on it misread none of the three; blurred,
+    noisy or recoloured, 0.3 % of the hat shapes. See also the `real` row. Blind to a walker that is changed in ways the
+    prompt has no word for, or doubled.
     """
 
     name = "subject_identity"
@@ -47,10 +65,10 @@ class SubjectIdentity(Metric):
     memory = "frame"
     reductions = (
         Declared("all", "higher", "", 0, 1),
-        Declared("start_end@15%", "higher", "", -1, 1),
         Declared("body", "higher", "", 0, 1),
         Declared("hat_colour", "higher", "", 0, 1),
         Declared("hat_shape", "higher", "", 0, 1),
+        *declared("lower"),
     )
 
     def start(self, info: Info) -> NotApplicable | None:
@@ -81,17 +99,14 @@ class SubjectIdentity(Metric):
             return NotApplicable("there is no generated frame")
         right = torch.cat(self._right)
         series = right.double().mean(1)
-        ends = round(0.15 * len(series))
         body, hat_colour, hat_shape = right.double().mean(0).tolist()
         return Scores(
             {
                 "all": float(right.all(1).double().mean()),
-                "start_end@15%": float(series[-ends:].mean() - series[:ends].mean())
-                if ends
-                else NotApplicable(f"{len(series)} frames are too few for a start and an end of 15 %"),
                 "body": body,
                 "hat_colour": hat_colour,
                 "hat_shape": hat_shape,
+                **functionals(self._times, series.tolist(), "lower"),
             },
             (Series(name="prompted attributes", times=tuple(self._times), values=tuple(series.tolist())),),
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def drive(
     extractors = {path: Told(feature) for path in metric.needs.features} if feature else {}
     history = sample.history_frames
     cuts = sorted({*range(0, len(frames), step), min(history, len(frames))} - {len(frames)})
-    for first, last in zip(cuts, [*cuts[1:], len(frames)], strict=True):
+    for first, last in pairwise([*cuts, len(frames)]):
         times = tuple(t / FPS for t in range(first, last))
         beside = None
         if truth is not None and first < len(truth):

@@ -42,7 +42,7 @@ def seen(case: Case, t: int) -> Seen:
 
 
 def shifted(by: int) -> Callable[[int, Seen], Seen]:
-    return lambda _, truth: [(c + by, *words) for c, *words in truth if 0 <= c + by < COLUMNS]
+    return lambda _, truth: [(c + by, of, form) for c, of, form in truth if 0 <= c + by < COLUMNS]
 
 
 def recall(case: Case, say: Callable[[int, Seen], Seen], step: int = 7) -> Scores | NotApplicable:
@@ -103,7 +103,7 @@ def test_each_landmark_weighs_the_same_and_is_the_share_of_its_frames() -> None:
 
     def say(t: int, truth: Seen) -> Seen:
         late = t in when[second] and t not in when[second][:3]
-        return [(c, *rest) for c, *rest in truth if t in kept and not (late and tuple(rest) == words[second])]
+        return [mark for mark in truth if t in kept and not (late and mark[1:] == words[second])]
 
     assert words[first] != words[second]
     answer = recall(TWO, say)

@@ -11,7 +11,7 @@ from magbench.metrics.base import Clip, NotApplicable, Scores
 from magbench.metrics.judge import REJECT, Judge, Reading
 from magbench.metrics.lpips_consecutive import distance
 from magbench.metrics.matching import pairwise
-from magbench.metrics.mini import LPIPSConsecutiveMini, SubjectIdentity
+from magbench.metrics.mini import LPIPSConsecutiveMini, SubjectConsistencyMini, SubjectIdentity
 from magbench.metrics.mini_judge import judge_layers
 from tests.unit.one_video import SCENE, Case, drive, values
 
@@ -34,7 +34,8 @@ def identity(walker: Callable[[int], tuple[int, int, int]], length: int = LENGTH
 
 def test_the_prompted_walker_throughout() -> None:
     found = values(identity(lambda _: WORDS))
-    assert found == {"all": 1, "start_end@15%": 0, "body": 1, "hat_colour": 1, "hat_shape": 1}
+    assert [found[name] for name in ("all", "body", "hat_colour", "hat_shape")] == [1, 1, 1, 1]
+    assert (found["start_end@15%"], found["slope"], found["worst_window"]) == (0, 0, 1)
 
 
 @pytest.mark.parametrize("other", [(WORDS[1] + 1) % len(COLOURS), REJECT])
@@ -61,11 +62,11 @@ def test_not_applicable() -> None:
     assert isinstance(answer, NotApplicable)
     assert "no sentence of the mini world: 'a cat'" in answer.reason
     wide = torch.zeros(4, 64, 128, 3, dtype=torch.uint8)
-    for metric in (SubjectIdentity(), LPIPSConsecutiveMini()):
+    for metric in (SubjectIdentity(), LPIPSConsecutiveMini(), SubjectConsistencyMini()):
         answer = drive(metric, CASE.sample(wide, None), wide)
         assert isinstance(answer, NotApplicable)
         assert "this one is 128x64" in answer.reason
-    short = identity(lambda _: WORDS, length=3)
+    short = identity(lambda _: WORDS, length=1)
     assert isinstance(short, Scores)
     assert isinstance(short.values["start_end@15%"], NotApplicable)
     nothing = identity(lambda _: WORDS, length=0)
@@ -106,3 +107,17 @@ def test_consecutive_distance_of_a_held_and_of_a_moving_clip(judge: Judge) -> No
     assert median(moving[:1].expand(9, -1, -1, -1)) == 0
     assert median(moving[:2]) == pytest.approx(distance(one, other))
     assert median(moving) > 0
+
+
+def test_consistency_is_the_cosine_of_the_embedding() -> None:
+    frames = torch.zeros(LENGTH, 64, 64, 3, dtype=torch.uint8)
+    sample = CASE.sample(frames, None).model_copy(update={"history_frames": 0})
+
+    def consistency(turns_at: int) -> float:
+        def embed(clip: Clip) -> Tensor:
+            return torch.eye(2)[[int(clip.first + i >= turns_at) for i in range(len(clip))]]
+
+        return values(drive(SubjectConsistencyMini(), sample, frames, feature=embed))["consistency"]
+
+    assert consistency(LENGTH) == 1
+    assert consistency(1) == pytest.approx((LENGTH - 2) / 2 / (LENGTH - 1))
