@@ -17,8 +17,10 @@ from torch.nn.functional import interpolate
 
 from magbench.metrics.ssim import ssim
 
-PSNR_CAP = 100.0
-"""dB given to two identical frames, whose PSNR is infinite; the MAG release does the same."""
+PSNR_CAP = 60.0
+"""dB that two frames get at most, since identical ones have no finite PSNR: rounding to 8 bits alone gives 59."""
+RELEASED_CAP = 100.0
+"""dB that the MAG release gives to a clip with an identical frame."""
 
 Layers = Sequence[tuple[Tensor, Tensor]]
 """Per layer features [N, C, h, w], normalised as the distance wants them, and channel weights [C], none negative."""
@@ -129,7 +131,7 @@ def psnr(first: Tensor, second: Tensor) -> Tensor:
 
 
 def capped(decibels: Tensor) -> Tensor:
-    """PSNR per frame with identical frames at `PSNR_CAP`, so that a single one doesn't decide a mean."""
+    """PSNR per frame, at most `PSNR_CAP`, so that a single identical frame doesn't decide a mean."""
     return decibels.clamp(max=PSNR_CAP)
 
 
@@ -179,6 +181,6 @@ def released_scores(backbone: Backbone, generated: Tensor, truth: Tensor) -> Rel
     return Released(
         distance=float(nearest.values.mean()),
         indices=tuple(nearest.indices.tolist()),
-        psnr=mean if math.isfinite(mean) else PSNR_CAP,
+        psnr=mean if math.isfinite(mean) else RELEASED_CAP,
         ssim=mean_ssim(generated, matched),
     )

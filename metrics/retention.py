@@ -7,7 +7,17 @@ from torch import Tensor
 
 from magbench.metrics.base import Clip, Declared, Extractor, Info, Needs, NotApplicable, Scores
 from magbench.metrics.continuation import Continuation
-from magbench.metrics.matching import PSNR_CAP, Layers, capped, mean_ssim, pairwise, pixels, psnr, released_scores
+from magbench.metrics.matching import (
+    PSNR_CAP,
+    RELEASED_CAP,
+    Layers,
+    capped,
+    mean_ssim,
+    pairwise,
+    pixels,
+    psnr,
+    released_scores,
+)
 from magbench.metrics.memory_kind import Kind, kinds, sources
 from magbench.metrics.mini_case import not_mini, world_of
 from magbench.records import Series
@@ -29,7 +39,7 @@ class Retention(Continuation):
       truth, i.e. what the model's video codec alone costs on the same scene; it exists if the saved history went
       through the codec. `normalised` is aligned PSNR from floor (0) to ceiling (1), where they are at least 3 dB apart.
 
-    Mean of per-frame PSNR over RGB, an identical frame counting 100 dB. SSIM as in `ssim_consecutive@default`.
+    Mean of per-frame PSNR over RGB, an identical frame counting 60 dB. SSIM as in `ssim_consecutive@default`.
 
     Blind to: memory with a small error in camera speed, which reads like forgetting; PSNR likes blur.
     """
@@ -137,11 +147,11 @@ class RetentionMAG(Continuation):
     needs = Needs(truth=True, history=True, features=("magbench.metrics.backbones:lpips_alex",))
     licence = "BSD-2-Clause (heads), BSD-3-Clause (trunk)"
     reductions = (
-        Declared("psnr", "higher", "dB", 0, PSNR_CAP),
+        Declared("psnr", "higher", "dB", 0, RELEASED_CAP),
         Declared("ssim", "higher", "", -1, 1),
         Declared("distance", "lower", "", 0),
         Declared("matched_share", "none", "", 0, 1),
-        Declared("floor_psnr", "none", "dB", 0, PSNR_CAP),
+        Declared("floor_psnr", "none", "dB", 0, RELEASED_CAP),
     )
 
     def update(self, item: Clip) -> None:
