@@ -1,0 +1,51 @@
+"""Training data of `mini`: worlds rendered from seeds that no suite uses."""
+
+import random
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from magbench.data.mini_world import QUICK, CameraPath, Scene, World
+from magbench.runners.mini.vae import MiniVAE
+
+VAE_SEEDS = range(100_000, 200_000)
+GENERATOR_SEEDS = range(200_000, 300_000)
+HELD_OUT_SEEDS = range(500_000, 510_000)
+"""For the numbers in the model card. Suites use seeds from 1,000,000."""
+
+
+def training_world(seed: int) -> World:
+    """The world of a training seed: a random sentence, and for `comes back` often a random path with rests."""
+    dice = random.Random(f"magbench mini training {seed}")
+    scene = Scene.draw(dice)
+    if "comes back" not in scene.camera or dice.random() < 0.4:
+        return World(scene, seed)
+    sign = 1 if "right" in scene.camera else -1
+
+    def below(limit: int) -> int:
+        return int(dice.random() * limit)
+
+    path = CameraPath(sign * QUICK, below(25), 8 + below(13), below(13), 6 + below(15), 2 * below(28))
+    return World(scene, seed, path)
+
+
+def render_frames(seeds: range, frames: int) -> npt.NDArray[np.uint8]:
+    """`frames` random frames from each of the worlds: uint8 [len(seeds) * frames, 64, 64, 3]."""
+    out = []
+    for seed in seeds:
+        dice = random.Random(f"magbench mini frames {seed}")
+        out.append(training_world(seed).clip([int(dice.random() * 200) for _ in range(frames)]))
+    return np.concatenate(out)
+
+
+@torch.inference_mode()
+def encode_clips(vae: MiniVAE, seeds: range, frames: int) -> Tensor:
+    """The first `frames` frames of each world as normalised latents: float16 [N, frames, 16, 8, 8]."""
+    device = vae.shift.device
+    latents = torch.empty(len(seeds), frames, 16, 8, 8, dtype=torch.float16)
+    for i, seed in enumerate(seeds):
+        with torch.autocast(device.type, torch.bfloat16):
+            latents[i] = vae.encode(training_world(seed).clip(frames))
+    return latents

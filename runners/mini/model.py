@@ -1,0 +1,111 @@
+"""Load and save `mini`: transformer, text table, VAE and the sampler they were tuned for."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from magbench.errors import MissingWeightsError
+from magbench.runners.mini.text import MiniText
+from magbench.runners.mini.vae import MiniVAE
+from magbench.runners.wan.configs import CONFIGS
+from magbench.runners.wan.sampler import OdeSampler
+from magbench.runners.wan.transformer import CausalWanTransformer, TextCache
+
+WEIGHTS = Path(__file__).parent / "weights"
+PARTS = ("transformer", "text", "vae")
+"""Each part's weights are `<part>.safetensors`, stored as float16."""
+
+
+@dataclass(frozen=True)
+class MiniModel:
+    """The embedded model, ready to roll out.
+
+    Args:
+        transformer: Predicts the flow of a chunk.
+        text_table: Prompt to rows.
+        vae: Frames to normalised latents and back.
+        sampler: The sampler that goes with these weights.
+        config: Contents of `config.json` (fps, chunk, trained_span_frames, sampler, recipe), plus `sha256` of each
+            weights file.
+        latent_size: Rows and columns of a latent frame.
+    """
+
+    transformer: CausalWanTransformer
+    text_table: MiniText
+    vae: MiniVAE
+    sampler: OdeSampler
+    config: dict[str, Any]
+    latent_size: tuple[int, int] = (8, 8)
+
+    @torch.inference_mode()
+    def text(self, prompts: Sequence[str]) -> TextCache:
+        """Encode prompts into the transformer's text cache; the batch is their number.
+
+        Raises:
+            ConfigError: A prompt is not a sentence of the mini world.
+        """
+        rows = torch.cat([self.text_table.encode(prompt) for prompt in prompts])
+        return self.transformer.encode_text(rows)
+
+    def encode(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        """Frames uint8 [T, 64, 64, 3] to normalised latents [T, 16, 8, 8] in the transformer's dtype."""
+        return self.vae.encode(frames).to(self.transformer.dtype)
+
+    def decode(self, latents: Tensor) -> npt.NDArray[np.uint8]:
+        """Normalised latents [T, 16, 8, 8] to frames uint8 [T, 64, 64, 3]."""
+        return self.vae.decode(latents)
+
+
+def load_mini(device: str = "cpu", dtype: str = "float32", folder: Path = WEIGHTS) -> MiniModel:
+    """Load `mini`; the VAE and the text table stay in float32 whatever the transformer's `dtype`.
+
+    Raises:
+        MissingWeightsError: A weights file is not there.
+    """
+    config = read_config(folder)
+    transformer = CausalWanTransformer(CONFIGS["mini"])
+    parts = {"transformer": transformer, "text": MiniText(CONFIGS["mini"].text_dim), "vae": MiniVAE()}
+    for name, module in parts.items():
+        tensors = load_file(folder / f"{name}.safetensors")
+        module.load_state_dict({key: value.float() for key, value in tensors.items()})
+        module.to(device).eval().requires_grad_(False)
+    transformer.to(getattr(torch, dtype))
+    text, vae = parts["text"], parts["vae"]
+    vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return MiniModel(transformer, text, vae, OdeSampler(**config["sampler"]), config)  # type: ignore[arg-type]
+
+
+def read_config(folder: Path = WEIGHTS) -> dict[str, Any]:
+    """`config.json` beside the weights, with the `sha256` of each weights file.
+
+    Raises:
+        MissingWeightsError: A file is not there.
+    """
+    missing = [name for name in ("config.json", *(f"{p}.safetensors" for p in PARTS)) if not (folder / name).exists()]
+    if missing:
+        raise MissingWeightsError(
+            f"the model mini lacks {', '.join(missing)} in {folder}",
+            "reinstall magbench, or train it: python -m magbench.runners.mini.train --out DIR",
+        )
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    hashes = {part: hashlib.sha256((folder / f"{part}.safetensors").read_bytes()).hexdigest() for part in PARTS}
+    return {**config, "sha256": hashes}
+
+
+def save_part(name: str, tensors: dict[str, Tensor] | nn.Module, folder: Path = WEIGHTS) -> None:
+    """Write one part's weights as float16, atomically."""
+    if isinstance(tensors, nn.Module):
+        tensors = tensors.state_dict()
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{name}.part"
+    save_file({key: value.detach().cpu().half().contiguous() for key, value in tensors.items()}, partial)
+    partial.replace(folder / f"{name}.safetensors")
