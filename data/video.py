@@ -62,6 +62,9 @@ def _open(path: Path) -> Any:
         raise VideoError(
             f"{path}: cannot be read as a video ({_reason(error)})", "the file is of another kind, or cut short"
         ) from error
+    if container.format.name == "tty":  # FFmpeg draws any text file as a terminal
+        container.close()
+        raise VideoError(f"{path}: is a text file, not a video", "give a video file")
     if not container.streams.video:
         container.close()
         raise VideoError(f"{path}: has no video stream", "give a file that contains pictures")
@@ -121,7 +124,7 @@ def _count(path: Path, container: Any) -> tuple[int, list[int], float]:
     known = sorted(time for time in times if time is not None)
     step = statistics.median(b - a for a, b in pairwise(known)) if len(known) > 1 else 0.0
     read, promised = end - (container.start_time or 0) / av.time_base, (container.duration or 0) / av.time_base
-    cut_short = known and read > 0 and promised - read > max(0.1, 2 * step)
+    cut_short = known and read > 0 and promised - read > max(0.1, 1.5 * step)
     frames = (stream.frames or round(len(times) * promised / read)) if cut_short else len(times)
     return frames, keys, step
 
