@@ -4,13 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from magbench.errors import ConfigError
-from magbench.records import MetricRecord, RunRecord, SampleRecord, State, TraceRecord
+from magbench.records import MethodRecord, MetricRecord, RunRecord, SampleRecord, State, TraceRecord
 from magbench.reports.curves import Entry, panels, timeline
 from magbench.reports.model import EFFICIENCY, Cell, Column, Cost, Failure, Missing, Report, Row, TrackReport, lookup
 from magbench.stats import Difference, case_means, holm, mean_estimate, paired_difference
 
 LEVEL = 0.05
-MOTION = "motion@default"
+MOTION, FREEZING = "motion@default/magnitude", "motion@default/freeze_share"
+FROZEN = 0.5
+"""Share of still pairs from which a row counts as frozen."""
 KEY_METRICS = (
     "landmark_recall",
     "retention",
@@ -65,9 +67,17 @@ def _track(
     methods = [label for label in order if label in by_label]
     references = sorted((label for label in by_label if label not in methods), key=_reference_order)
     expected = sorted({pair for found in by_label.values() for pair in found})
+    own = {label for label in methods if _entry_method(by_label[label]).applicability == "external"}
     base = baseline if baseline in methods else methods[0] if methods else ""
+    if all(label == base or by_label[label].keys().isdisjoint(by_label[base]) for label in methods):
+        base = ""
     columns = _columns(entries, primary)
-    rows = [_row(label, label in references, by_label[label], columns, expected) for label in methods + references]
+    rows = [
+        _row(
+            label, label in references, by_label[label], columns, sorted(by_label[label]) if label in own else expected
+        )
+        for label in methods + references
+    ]
     columns = _headlines(columns, rows)
     values = {row.label: {c.key: _case_values(by_label[row.label], c) for c in columns} for row in rows}
     rows = _compare(rows, columns, values, base)
@@ -79,13 +89,17 @@ def _track(
         baseline=base,
         columns=columns,
         rows=tuple(rows),
-        panels=panels(entries, [row.label for row in rows], references),
+        panels=panels(entries, [row.label for row in rows if not (own and row.reference)], references),
         timeline=timeline(entries, methods),
         cases=len({case for case, _ in expected}),
         failures=tuple(_failures(entries)),
         missing=tuple(_missing(entries)),
         entries=tuple(entries),
     )
+
+
+def _entry_method(entries: Mapping[tuple[str, int], Entry]) -> MethodRecord:
+    return next(iter(entries.values())).sample.method
 
 
 def _reference_order(label: str) -> tuple[int, str]:
@@ -121,14 +135,18 @@ def _metric_order(name: str) -> tuple[int, str]:
 
 
 def _headlines(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
-    """Mark the primary endpoints, then one column of each key metric that has values: its first directed one."""
+    """Mark the primary endpoints, then one column of each key metric that has values.
+
+    That is its headline; of consecutive-frame metrics the first with a direction, as a frozen video has the best level.
+    """
     chosen = {column.key for column in columns if column.primary}
     shown = {column.metric.partition("@")[0] for column in columns if column.primary}
     valued = [c for c in columns if any(r.cells[c.key].state == "value" for r in rows if not r.reference)]
     for metric in KEY_METRICS:
         mine = [c for c in valued if c.metric.partition("@")[0] == metric]
         if mine and metric not in shown and len(chosen) < HEADLINE_COLUMNS:
-            chosen.add(next((c for c in mine if c.direction != "none"), mine[0]).key)
+            directed = [c for c in mine if c.direction != "none"] if metric.endswith("_consecutive") else []
+            chosen.add((directed or mine)[0].key)
     return tuple(replace(column, headline=column.key in chosen) for column in columns)
 
 
@@ -139,7 +157,7 @@ def _row(
     columns: Sequence[Column],
     expected: Sequence[tuple[str, int]],
 ) -> Row:
-    method = next(iter(entries.values())).sample.method
+    method = _entry_method(entries)
     traces = [record for entry in entries.values() for record in entry.trace]
     passes = [record for record in traces if record.kind != "history"]
     cost = None
@@ -228,10 +246,12 @@ def _mark(d: Difference, adjusted: float | None, column: Column) -> str:
 
 def _unrank(row: Row, columns: Sequence[Column], values: Values) -> Row:
     """A frozen video wins many metrics: with less than half the motion of the real row it is not ranked."""
-    column = next((c for c in columns if c.metric == MOTION), None)
-    if row.reference or column is None or "real" not in values:
+    if row.reference or not {MOTION, FREEZING} <= {column.key for column in columns}:
         return row
-    mine, real = values[row.label][column.key], values["real"][column.key]
+    frozen = row.cells[FREEZING].estimate
+    if frozen and frozen.value >= FROZEN:
+        return replace(row, unranked=f"unranked: frozen for {100 * frozen.value:.0f} % of the time")
+    mine, real = values[row.label][MOTION], values.get("real", {}).get(MOTION, {})
     common = [case for case in mine if case in real]
     moved, reference = sum(mine[case] for case in common), sum(real[case] for case in common)
     if reference > 0 and moved < reference / 2:

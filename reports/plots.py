@@ -26,9 +26,9 @@ SOLID: Dash = (0, None)
 DASHES: tuple[Dash, ...] = (SOLID, (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)))
 """One round of the palette each."""
 REFERENCE_STYLES: Mapping[str, tuple[str, Dash]] = {
-    "real": ("#444444", (0, (6, 2))),
-    "static": ("#888888", (0, (1, 1.5))),
-    "shuffled": ("#aaaaaa", (0, (4, 1.5, 1, 1.5))),
+    "real": ("#757575", (0, (6, 2))),
+    "static": ("#8f8f8f", (0, (1, 1.5))),
+    "shuffled": ("#a8a8a8", (0, (4, 1.5, 1, 1.5))),
 }
 INK, FAINT = "#1a1a1b", "#9a9a9b"
 """Not quite black, so that a page can find them and put its own colours in their place."""
@@ -69,7 +69,7 @@ def drift_figure(panels: Sequence[Panel], timeline: Timeline, look: Mapping[str,
     """
     labels = list(dict.fromkeys(curve.label for panel in panels for curve in panel.curves))
     marks = _explanation(timeline) if panels[0].axis == "time" else ""
-    below = (LEGEND_ROW * -(-len(labels) // 3) + 0.08 + (CAPTION if marks else 0)) if legend else 0.0
+    below = (_legend_height(labels) + (CAPTION if marks else 0)) if legend else 0.0
     figure, axes = _canvas(len(panels), below)
     extent = [t for panel in panels for curve in panel.curves for t in curve.times]
     for ax, panel in zip(axes, panels, strict=True):
@@ -100,7 +100,7 @@ def cost_figure(track: TrackReport, look: Mapping[str, Style]) -> Figure | None:
     lines = {label: points for label, points in lines.items() if len(points)}
     if not lines:
         return None
-    figure, axes = _canvas(2, LEGEND_ROW * -(-len(lines) // 3) + 0.08)
+    figure, axes = _canvas(2, _legend_height(list(lines)))
     for ax, column, title in zip(axes, (1, 2), ("keys and values [MiB]", "time per chunk [ms]"), strict=True):
         for order, (label, points) in enumerate(lines.items()):
             width = 1.2 + 1.1 * min(order, 4)
@@ -194,7 +194,8 @@ def _mark(ax: Axes, timeline: Timeline, look: Mapping[str, Style], first: float,
         first = min(first, -0.02 * (last - first))
         ax.axvline(0, color=INK, linewidth=0.6, zorder=1.5)
         ax.axvspan(first, 0, color=FAINT, alpha=0.12, linewidth=0, zorder=0)
-    ax.set_xlim(first, last)
+    if first < last:
+        ax.set_xlim(first, last)
     across = ax.get_xaxis_transform()
     ax.vlines(
         [t for t in timeline.chunk_borders if first <= t <= last],
@@ -221,11 +222,21 @@ def _explanation(timeline: Timeline) -> str:
     return ";\n".join(filter(None, ("; ".join(parts[:half]), "; ".join(parts[half:]))))
 
 
+def _legend_columns(labels: Sequence[str]) -> int:
+    """As many as fit: about 66 characters to a column of a paper, six of them for each line's sample."""
+    return max(1, min(3, 66 // (max(map(len, labels)) + 6)))
+
+
+def _legend_height(labels: Sequence[str]) -> float:
+    return LEGEND_ROW * -(-len(labels) // _legend_columns(labels)) + 0.08
+
+
 def _legend(figure: Figure, labels: Sequence[str], look: Mapping[str, Style], above: float) -> None:
     found = [look[label] for label in labels]
     handles = [Line2D([], [], color=s.color, linestyle=s.dash, linewidth=s.width) for s in found]  # type: ignore[arg-type]
     figure.legend(
-        handles, labels, loc="lower center", bbox_to_anchor=(0.5, above / figure.get_figheight()), ncols=3,
+        handles, labels, loc="lower center", bbox_to_anchor=(0.5, above / figure.get_figheight()),
+        ncols=_legend_columns(labels),
         frameon=False, handlelength=1.8, columnspacing=1.0, handletextpad=0.4, borderaxespad=0.1, labelspacing=0.25,
     )  # fmt: skip
 

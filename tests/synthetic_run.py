@@ -29,36 +29,52 @@ STRENGTH = {"memrope": 1.0, "fifo": 0.0, "memrope:memory=none": 0.35, "full": 0.
 HINT = "put alexnet.pth into ~/.cache/magbench/weights; `magbench weights fetch lpips` gets it"
 
 
-def make_run(root: Path, cases: int = 12, pixels: bool = False) -> RunStore:
-    """Write a run; with `pixels` the previews and contact sheets are real, else they are a few bytes."""
-    store = RunStore.create(
-        root,
-        RunRecord(
-            magbench_version="0.1.0",
-            kind="run",
-            suite="mini",
-            suite_version=1,
-            model="mini",
-            methods=METHODS,
-            primary=PRIMARY,
-            command=f"magbench run --method memrope --out {root.name}",
-            started="2026-01-02T03:04:05Z",
-            finished="2026-01-02T03:07:05Z",
-            status="complete",
-            versions={"python": "3.11.9", "torch": "2.6.0"},
-            hardware={"cpu": "an ordinary one", "cores": "2"},
-            weights={"mini": "ab" * 32},
-        ),
+Made = tuple[SampleRecord, list[MetricRecord], list[TraceRecord]]
+
+
+def run_record(**changes: object) -> RunRecord:
+    return RunRecord(
+        **{
+            "magbench_version": "0.1.0",
+            "kind": "run",
+            "suite": "mini",
+            "suite_version": 1,
+            "model": "mini",
+            "methods": METHODS,
+            "primary": PRIMARY,
+            "command": "magbench run --method memrope --out runs/made-up",
+            "started": "2026-01-02T03:04:05Z",
+            "finished": "2026-01-02T03:07:05Z",
+            "status": "complete",
+            "versions": {"python": "3.11.9", "torch": "2.6.0"},
+            "hardware": {"cpu": "an ordinary one", "cores": "2"},
+            "weights": {"mini": "ab" * 32},
+            **changes,
+        }
     )
-    for track, primary in PRIMARY.items():
-        assert primary
-        for index in range(cases):
-            for label in (*METHODS, "real", "static", "shuffled"):
-                write_sample(store, track, index, label, pixels)
+
+
+def make_entries(cases: int = 12) -> list[Made]:
+    """All samples of the run with their metrics and traces, in memory."""
+    labels = (*METHODS, "real", "static", "shuffled")
+    return [make_sample(track, index, label) for track in PRIMARY for index in range(cases) for label in labels]
+
+
+def make_run(root: Path, cases: int = 12, pixels: bool = False) -> RunStore:
+    """Write the run; with `pixels` the previews and contact sheets are real, else they are a few bytes."""
+    store = RunStore.create(root, run_record())
+    for sample, metrics, trace in make_entries(cases):
+        if sample.video and sample.video.transform == "none":
+            write_media(store, sample, pixels)
+        if trace:
+            store.write_trace(sample.key, trace)
+        for record in metrics:
+            store.write_metric(sample.key, record)
+        store.write_sample(sample)
     return store
 
 
-def write_sample(store: RunStore, track: str, index: int, label: str, pixels: bool) -> None:
+def make_sample(track: str, index: int, label: str) -> Made:
     reference = label not in METHODS
     history = (36 if index % 2 else 42) if track == "mag-bench" else 0
     frames = history + 24 if history else 120
@@ -81,34 +97,32 @@ def write_sample(store: RunStore, track: str, index: int, label: str, pixels: bo
         else "training-free transfer",
         reason="the window was never trained with slots" if label == "memrope:memory=none" else "",
     )
-    key = f"{track}.{case.id}.s0.{label.replace(':', '-').replace('=', '-')}.{index:04d}"
-    base = {"key": key, "case": case, "method": method, "model": "mini", "seed": 0}
+
+    def key(of: str) -> str:
+        return f"{track}.{case.id}.s0.{of.replace(':', '-').replace('=', '-')}.{index:04d}"
+
+    base = {"key": key(label), "case": case, "method": method, "model": "mini", "seed": 0}
     if label == "full" and track == "mag-bench":
         reason = "history is longer than the trained span of 48 frames"
-        store.write_sample(SampleRecord(**base, status="not_applicable", reason=reason))
-        return
+        return SampleRecord(**base, status="not_applicable", reason=reason), [], []
     if label == "fifo" and index == 3:
-        store.write_sample(
-            SampleRecord(**base, status="error", reason="out of memory at chunk 7", hint="try --workers 1")
-        )
-        return
-    real = f"{track}.{case.id}.s0.real.{index:04d}"
+        reason = "out of memory at chunk 7"
+        return SampleRecord(**base, status="error", reason=reason, hint="try --workers 1"), [], []
     transform = label if label in ("static", "shuffled") else "none"
-    path = f"../{real}/video.mkv" if transform != "none" else "video.mkv"
+    path = f"../{key('real')}/video.mkv" if transform != "none" else "video.mkv"
     video = VideoRef(path=path, sha256="cd" * 32, frames=frames, fps=FPS, width=SIZE, height=SIZE, transform=transform)
-    truth = None if reference else video.model_copy(update={"path": f"../{real}/video.mkv"})
     borders = tuple(range(CHUNK, frames, CHUNK))
     updates = borders[5::2] if label == "memrope" else borders[6::6] if label == "full" else ()
-    if transform == "none":
-        write_media(store, key, index, label, frames, history, pixels)
-    if not reference:
-        store.write_trace(key, traces(label, frames, history))
-    for record in metrics(track, index, label, history, frames):
-        store.write_metric(key, record)
-    timing = Timing(chunk_borders=borders, update_borders=updates) if not reference else Timing()
-    store.write_sample(
-        SampleRecord(**base, status="ok", video=video, truth=truth, timing=timing, history_frames=history)
+    sample = SampleRecord(
+        **base,
+        status="ok",
+        video=video,
+        truth=None if reference else video.model_copy(update={"path": f"../{key('real')}/video.mkv"}),
+        timing=Timing() if reference else Timing(chunk_borders=borders, update_borders=updates),
+        history_frames=history,
     )
+    scores = make_metrics(track, index, label, history, frames)
+    return sample, scores, [] if reference else traces(label, frames, history)
 
 
 def traces(label: str, frames: int, history: int) -> list[TraceRecord]:
@@ -132,7 +146,7 @@ def traces(label: str, frames: int, history: int) -> list[TraceRecord]:
     return found
 
 
-def metrics(track: str, index: int, label: str, history: int, frames: int) -> list[MetricRecord]:
+def make_metrics(track: str, index: int, label: str, history: int, frames: int) -> list[MetricRecord]:
     rng = np.random.default_rng([index, *label.encode()])
     level = np.random.default_rng(index).normal(0, 0.05)
     strength = STRENGTH.get(label, -1.0)
@@ -179,8 +193,8 @@ def metrics(track: str, index: int, label: str, history: int, frames: int) -> li
         ),
         record(
             "motion@default",
-            [value("magnitude", motion, "none", "diagonals/s")],
-            [series("magnitude", motion + 0.002 * rng.normal(size=len(t)), "diagonals/s")],
+            [value("magnitude", motion, "none", "/s"), value("freeze_share", float(label == "static"), "lower")],
+            [series("magnitude", motion + 0.002 * rng.normal(size=len(t)), "/s")],
         ),
         record(
             "ssim_consecutive@default",
@@ -229,18 +243,20 @@ def metrics(track: str, index: int, label: str, history: int, frames: int) -> li
     return found
 
 
-def write_media(store: RunStore, key: str, index: int, label: str, frames: int, history: int, pixels: bool) -> None:
+def write_media(store: RunStore, sample: SampleRecord, pixels: bool) -> None:
+    key, frames, history, label = sample.key, sample.case.frames, sample.history_frames, sample.method.label
+    index = int(sample.case.id[-2:])
     store.publish(key, "video.mkv", lambda path: path.write_bytes(b"not read by reports") and None)
     if not pixels:
         for name in ("preview.mp4", "preview.jpg"):
             store.publish(key, name, lambda path: path.write_bytes(b"not read by reports") and None)
         return
-    from magbench.reports.sheet import make_contact_sheet
+    from magbench.data.contact_sheet import sheet
 
     clip = [picture(index, label, n, history) for n in range(frames)]
-    chosen = np.linspace(0, frames - 1, 10).round().astype(int)
-    sheet = make_contact_sheet([clip[i] for i in chosen], [i / FPS for i in chosen], [i < history for i in chosen])
-    store.publish(key, "preview.jpg", lambda path: sheet.save(path, "JPEG", quality=85))
+    chosen = np.linspace(0, frames - 1, 12).round().astype(int)
+    shown = sheet([clip[i] for i in chosen], [f"{i / FPS:.1f} s{' given' if i < history else ''}" for i in chosen])
+    store.publish(key, "preview.jpg", lambda path: shown.save(path, "JPEG", quality=85))
     store.publish(key, "preview.mp4", lambda path: encode(path, clip))
 
 

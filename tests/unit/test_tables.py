@@ -1,0 +1,150 @@
+"""The table writers: what they say, and that hostile text stays text."""
+
+import csv
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from magbench.reports import csvs, grids, tables
+from magbench.reports.aggregate import build_report
+from magbench.reports.grids import Grid, Item
+from tests.synthetic_run import HOSTILE, make_entries, run_record
+
+NASTY = Grid(
+    title=HOSTILE,
+    header=(("method",), (HOSTILE, "@x")),
+    groups=(((Item(HOSTILE), Item("-0.5", "[-1, 0]", "-", (1,))),),),
+    notes=(f"reason: {HOSTILE}\nsecond line\x1b[31m",),
+    legend=(),
+)
+
+
+@pytest.fixture(scope="module")
+def report():
+    return build_report(run_record(), make_entries())
+
+
+def shown(grid, width=200):
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(tables.terminal(grid, width))
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (0.12345, "0.123"), (-1.5, "-1.500"), (18.994, "18.99"), (123.45, "123.5"), (99999.0, "99999"),
+     (1e-5, "1.0e-05"), (2.5e7, "2.5e+07")],
+)  # fmt: skip
+def test_numbers(value, text):
+    assert grids.number(value) == text
+
+
+def test_signs():
+    assert (grids.signed(0.5), grids.signed(-0.5), grids.signed(0.0)) == ("+0.500", "-0.500", "0")
+
+
+def test_headline_grid_says_everything(report):
+    grid = grids.headline(report.tracks[0])
+    by_label = {line[0].text: line for group in grid.groups for line in group}
+    fifo = by_label["fifo"][1]
+    assert fifo.mark == "-"
+    assert "out of memory at chunk 7 (1 of 12 samples)" in grid.notes[fifo.notes[0] - 1]
+    assert re.fullmatch(r"\[0\.\d{3}, 0\.\d{3}\]", fifo.detail)
+    assert [len(group) for group in grid.groups] == [4, 3]
+    assert grid.header[1] == ("appearance_drift *", "@default", "end ↓")
+    assert any("unranked" in note for note in grid.notes)
+    assert by_label["full"][0].detail.endswith("transfer")
+    assert by_label["memrope"][-1].text == "23.00"
+    assert by_label["real"][-1].text == "–"
+
+
+def test_too_few_cases_is_said():
+    track = build_report(run_record(), make_entries(8)).tracks[0]
+    assert any("too few cases to test" in line for line in grids.headline(track).legend)
+    assert any("descriptive only" in line for line in grids.headline(track).legend)
+    assert any("too few cases to test (8, fewer than 10)" in note for note in grids.differences(track).notes)
+
+
+def test_terminal_leaves_out_columns_by_name_never_silently(report):
+    grid = grids.headline(report.tracks[1])
+    wide, narrow = shown(grid, 220), shown(grid, 110)
+    assert "spike_rate" in wide and "too wide" not in wide
+    assert "spike_rate" not in narrow
+    assert re.search(r"too wide for here, see the files: .*ssim_consecutive", narrow, re.DOTALL)
+    assert "recall" in narrow and max(map(len, narrow.splitlines())) <= 110
+
+
+def test_terminal_prints_markup_as_text():
+    grid = Grid("t", (("method",), ("x",)), (((Item("[red]m[/red]"), Item("1", "[0, 2]")),),), (), ())
+    assert "[red]m[/red]" in shown(grid) and "[0, 2]" in shown(grid)
+    assert "\x1b" not in "".join(tables.footnotes(NASTY))
+
+
+def test_markdown_has_one_line_per_row_and_no_live_markup():
+    text = tables.markdown(NASTY)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [re.split(r"(?<!\\)\|", line) for line in lines]
+    assert [len(c) for c in cells] == [4, 4, 4]
+    assert "<script" not in text
+    assert not re.search(r"(?<!\\)[`$]", text)
+    assert "second line\\[31m" in text and "\x1b" not in text
+
+
+def test_latex_escapes_everything():
+    text = tables.latex(NASTY)
+    body = text.replace("\\\\", "").replace("\\{", "").replace("\\}", "")
+    assert body.count("{") == body.count("}")
+    assert "\\input{" not in text and "\\textbackslash{}input" in text
+    assert not re.search(r"(?<!\\)[#%&_]", text.split("\n", 1)[1].replace(" & ", " "))
+    assert re.findall(r"(?<!\\)\$[^$]*\$", text.replace(r"\$", "")) == ["$-$", "$-$"]
+    assert "<" not in text and "\\textsuperscript{- 1}" in text
+
+
+def test_latex_rows_match_the_header(report):
+    for grid in (grids.headline(report.tracks[0]), grids.levels(report.tracks[1]), grids.differences(report.tracks[0])):
+        text = tables.latex(grid)
+        rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+        assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(grid.header) - 1}
+        assert all(ord(c) < 128 for c in text)
+
+
+def test_differences_grid(report):
+    grid = grids.differences(report.tracks[0])
+    line = next(line for line in grid.groups[0] if line[0].text.startswith("appearance_drift@default/end"))
+    fifo = line[1 + [h[0] for h in grid.header[1:]].index("fifo − memrope")]
+    assert fifo.text.startswith("+0.1") and fifo.mark == "-"
+    assert "pₐ=" in fifo.detail and "MDE" in fifo.detail
+
+
+def test_csv_has_full_precision_and_every_cell(report):
+    track = report.tracks[0]
+    lines = list(csv.DictReader(io.StringIO(csvs.table_csv(track))))
+    assert len(lines) == len(track.rows) * len(track.columns)
+    line = next(x for x in lines if x["method"] == "fifo" and x["reduction"] == "end")
+    cell = next(r for r in track.rows if r.label == "fifo").cells["appearance_drift@default/end"]
+    assert float(line["value"]) == cell.estimate.value
+    assert float(line["p_holm"]) == cell.p_adjusted
+    assert (line["samples"], line["expected"], line["mark"]) == ("11", "12", "-")
+    missing = next(x for x in lines if x["metric"] == "lpips_consecutive")
+    assert (missing["state"], missing["value"]) == ("not_applicable", "")
+    assert "no weights" in missing["reasons"]
+
+
+def test_samples_csv_lists_failures_too(report):
+    lines = list(csv.DictReader(io.StringIO(csvs.samples_csv(report))))
+    failed = [x for x in lines if x["method"] == "fifo" and x["case"] == "lon-03"]
+    assert failed and {(x["state"], x["reason"]) for x in failed} == {("error", "out of memory at chunk 7")}
+
+
+def test_csv_defuses_formulas():
+    assert csvs._field("=HYPERLINK(1)") == "'=HYPERLINK(1)"
+    assert csvs._field("-") == "-"
+    assert csvs._field(-0.5) == -0.5
+
+
+def test_curves_csv_has_one_line_per_point(report):
+    lines = csvs.curves_csv(report).splitlines()
+    points = sum(len(c.times) for t in report.tracks for p in t.panels for c in p.curves)
+    assert len(lines) == 1 + points
