@@ -135,7 +135,7 @@ def sample_key(suite: Suite, case: CaseRecord, seed: int, method: MethodRecord, 
     """
     identity: dict[str, Any] = {
         "suite": [suite.name, suite.version],
-        "case": case.model_dump(mode="json", include=set(CASE_IDENTITY)),
+        "case": case.model_dump(include=set(CASE_IDENTITY)),
         "seed": seed,
         "policy": method.policy,
         "parameters": method.parameters,

@@ -26,6 +26,7 @@ _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=@+-]{0,199}")
 _HINTS = {
     errno.ENOSPC: "free some space, then repeat the command: it goes on where it stopped",
     errno.EDQUOT: "free some space, then repeat the command: it goes on where it stopped",
+    errno.ENOENT: "choose a folder you can write to with --out",
     errno.EROFS: "choose a folder you can write to with --out",
     errno.EACCES: "choose a folder you can write to with --out",
     errno.EPERM: "choose a folder you can write to with --out",
@@ -81,7 +82,7 @@ class RunStore:
     def write_run(self, run: RunRecord) -> None:
         """Replace `run.json`."""
         self.run = run
-        write_json(self.root / "run.json", run.model_dump(mode="json"))
+        write_json(self.root / "run.json", run.model_dump())
 
     def sample_dir(self, key: str) -> Path:
         """The sample's folder, which need not exist.
@@ -113,7 +114,7 @@ class RunStore:
 
     def write_sample(self, record: SampleRecord) -> None:
         """Write the record that completes the sample; everything else of it must be there already."""
-        write_json(self.sample_dir(record.key) / "sample.json", record.model_dump(mode="json"))
+        write_json(self.sample_dir(record.key) / "sample.json", record.model_dump())
 
     def discard(self, key: str) -> None:
         """Make the sample incomplete, so that it will be made again."""
@@ -142,7 +143,7 @@ class RunStore:
 
     def write_trace(self, key: str, trace: Sequence[TraceRecord]) -> None:
         """Write the sample's trace, one line per chunk."""
-        text = "".join(_dumps(record.model_dump(mode="json"), indent=None) + "\n" for record in trace)
+        text = "".join(_dumps(record.model_dump(), indent=None) + "\n" for record in trace)
         self.publish(key, "trace.jsonl", lambda path: _write_text(path, text))
 
     def trace(self, key: str) -> list[TraceRecord]:
@@ -162,7 +163,7 @@ class RunStore:
     def write_metric(self, key: str, record: MetricRecord) -> None:
         """Write or replace what one metric says of the sample."""
         write_json(
-            self.sample_dir(key) / "metrics" / _safe(f"{record.name}.json"), record.model_dump(mode="json"), indent=None
+            self.sample_dir(key) / "metrics" / _safe(f"{record.name}.json"), record.model_dump(), indent=None
         )
 
     def metrics(self, key: str) -> list[MetricRecord]:

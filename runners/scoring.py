@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from magbench import __version__, provenance
 from magbench.data.video import sha256_file, video_ref
@@ -23,6 +24,7 @@ from magbench.store import RunStore
 SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".y4m")
 """Files of a folder that count as videos; a file named by itself always does."""
 VIEWS = ("static", "shuffled")
+Status = Literal["ok", "error", "not_applicable"]
 
 
 @dataclass(frozen=True)
@@ -231,12 +233,17 @@ class ScoreWorker:
             video = video_ref(file)
             write_previews(self.store, task.key, file)
         except VideoError as error:
-            self.store.write_sample(_sample(task.key, task.label, method, None, error))
+            for view in VIEWS:
+                reason = VideoError("its video cannot be read")
+                self.store.write_sample(
+                    _sample(task.view(view), task.label, reference_method(view), None, "not_applicable", reason)
+                )
+            self.store.write_sample(_sample(task.key, task.label, method, None, "error", error))
             return
         for view in VIEWS:
             shown = VideoRef.model_validate({**video.model_dump(), "transform": view})
-            self.store.write_sample(_sample(task.view(view), task.label, reference_method(view), shown))
-        self.store.write_sample(_sample(task.key, task.label, method, video))
+            self.store.write_sample(_sample(task.view(view), task.label, reference_method(view), shown, "ok"))
+        self.store.write_sample(_sample(task.key, task.label, method, video, "ok"))
 
 
 def _encodable(file: Path) -> bool:
@@ -248,7 +255,7 @@ def _encodable(file: Path) -> bool:
 
 
 def _sample(
-    key: str, case: str, method: MethodRecord, video: VideoRef | None, error: VideoError | None = None
+    key: str, case: str, method: MethodRecord, video: VideoRef | None, status: Status, error: VideoError | None = None
 ) -> SampleRecord:
     return SampleRecord(
         key=key,
@@ -256,7 +263,7 @@ def _sample(
         method=method,
         model="",
         seed=0,
-        status="ok" if error is None else "error",
+        status=status,
         reason=error.message if error else "",
         hint=(error.hint or "") if error else "",
         video=video,

@@ -39,7 +39,8 @@ def show_failures(results: "Results") -> int:
     """List failed samples and metrics; return 4 when there are any, else 0."""
     failed = [sample for sample in results.samples if sample.status == "error"]
     for sample in failed[:SHOWN]:
-        console.error(f"{sample.case.id}, {sample.method.label}: {sample.reason}", sample.hint or None)
+        where = ", ".join(dict.fromkeys((sample.case.id, sample.method.label)))
+        console.error(f"{where}: {sample.reason}", sample.hint or None)
     if len(failed) > SHOWN:
         console.note(f"... and {len(failed) - SHOWN} more failed samples")
     broken = results.metric_errors()

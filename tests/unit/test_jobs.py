@@ -1,0 +1,176 @@
+"""Expansion and identity: the key follows what changes pixels and nothing else."""
+
+from typing import Any
+
+import pytest
+
+from magbench.errors import ConfigError
+from magbench.jobs import (
+    BATCH,
+    CASE_IDENTITY,
+    Group,
+    ModelIdentity,
+    Plan,
+    expand,
+    reference_method,
+    refuse_mixture,
+    sample_key,
+    sample_seed,
+    slug,
+)
+from magbench.records import CaseRecord, MethodRecord, SampleRecord
+from magbench.suite import Suite, parse_suite
+
+MODEL = ModelIdentity("mini", "w1", "float32", "ode steps=10")
+CASE = CaseRecord(
+    id="a",
+    track="long-horizon",
+    prompt="p",
+    world_seed=1,
+    path={"speed": 1.0},
+    history_frames=3,
+    frames=12,
+    stratum="s",
+)
+FIFO = MethodRecord(label="fifo", policy="fifo", parameters={"window": 12, "sink": 0}, applicability="in-distribution")
+MEMROPE = MethodRecord(label="memrope", policy="memrope", parameters={"window": 12}, applicability="in-distribution")
+
+
+def suite(cases: int = 10, version: int = 1, seeds: str = "[0]") -> Suite:
+    lines = "\n".join(f"      - {{id: c{i:02d}, prompt: p{i}}}" for i in range(cases))
+    head = f"name: s\nversion: {version}\nmodel: mini\ntracks:\n  long-horizon:\n    frames: 12\n    seeds: {seeds}\n"
+    return parse_suite(f"{head}    cases:\n{lines}\n", "x")
+
+
+def key(**changes: Any) -> str:
+    arguments: dict[str, Any] = {"suite": suite(), "case": CASE, "seed": 0, "method": FIFO, "model": MODEL}
+    return sample_key(**(arguments | changes))
+
+
+def case(**changes: Any) -> CaseRecord:
+    return CASE.model_copy(update=changes)
+
+
+def method(**changes: Any) -> MethodRecord:
+    return FIFO.model_copy(update=changes)
+
+
+def model(**changes: str) -> ModelIdentity:
+    return ModelIdentity(**{**MODEL.__dict__, **changes})
+
+
+PIXELS = [
+    {"suite": suite(version=2)},
+    {"seed": 1},
+    {"case": case(id="b")},
+    {"case": case(prompt="q")},
+    {"case": case(world_seed=2)},
+    {"case": case(path=None)},
+    {"case": case(history_frames=6)},
+    {"case": case(frames=24)},
+    {"case": case(track="mag-bench")},
+    {"method": method(policy="other")},
+    {"method": method(parameters={"window": 15, "sink": 0})},
+    {"model": model(name="m")},
+    {"model": model(weights_sha256="w2")},
+    {"model": model(dtype="bfloat16")},
+    {"model": model(sampler="ode steps=4")},
+]
+NOT_PIXELS = [
+    {"case": case(stratum="t")},
+    {"case": case(truth_sha256="ff")},
+    {"method": method(applicability="training-free transfer", reason="r")},
+    {"method": method(budget_frames=9.0)},
+    {"suite": suite(cases=3, seeds="[4, 5]")},
+    {"suite": suite().model_copy(update={"title": "t", "baselines": ("fifo",)})},
+    {"method": method(parameters={"sink": 0, "window": 12})},
+]
+
+
+@pytest.mark.parametrize("change", PIXELS, ids=str)
+def test_what_changes_pixels_changes_the_key(change: dict[str, Any]) -> None:
+    assert key(**change) != key()
+
+
+@pytest.mark.parametrize("change", NOT_PIXELS, ids=str)
+def test_what_does_not_change_pixels_does_not_change_the_key(change: dict[str, Any]) -> None:
+    assert key(**change) == key()
+
+
+def test_every_field_of_a_case_is_either_in_or_out_on_purpose() -> None:
+    assert set(CaseRecord.model_fields) - set(CASE_IDENTITY) == {"truth_sha256", "stratum"}
+
+
+def test_reference_rows_do_not_depend_on_the_model() -> None:
+    real = reference_method("real")
+    assert key(method=real) == key(method=real, model=model(weights_sha256="w2", dtype="bfloat16"))
+    assert key(method=real) != key(method=reference_method("static"))
+
+
+def test_keys_are_readable_and_stable() -> None:
+    weird = method(label="my method:α=0.5,path=../x")
+    assert key(method=weird).startswith("long-horizon.a.s0.my-method-=0-5-path=-x.")
+    assert key() == "long-horizon.a.s0.fifo." + key().rpartition(".")[2]
+    assert slug("///") == "x"
+
+
+def test_expansion_is_the_product_in_key_order() -> None:
+    plan = expand(suite(cases=3), [FIFO, MEMROPE, FIFO], MODEL, seeds=(0, 7))
+    assert len(plan.jobs) == 3 * 2 * (2 + 3)
+    assert [job.key for job in plan.jobs] == sorted({job.key for job in plan.jobs})
+    assert {job.method.label for job in plan.jobs} == {"fifo", "memrope", "real", "static", "shuffled"}
+    job = plan.references("shuffled")[0]
+    real = next(j for j in plan.jobs if j.key == plan.real_key(job))
+    assert (real.method.label, real.case, real.seed) == ("real", job.case, job.seed)
+
+
+def test_groups_are_of_one_method_and_length_and_full_but_the_last() -> None:
+    plan = expand(suite(cases=10), [FIFO, MEMROPE], MODEL)
+    groups = list(plan.groups())
+    assert [len(group.jobs) for group in groups] == [BATCH, 10 - BATCH] * 2
+    assert all(len({(job.method.label, job.case.frames) for job in group.jobs}) == 1 for group in groups)
+    assert sorted(job.key for group in groups for job in group.jobs) == [
+        job.key for job in plan.jobs if job.method.policy != "reference"
+    ]
+
+
+def test_other_methods_and_missing_samples_do_not_move_a_job() -> None:
+    alone = list(expand(suite(), [FIFO], MODEL).groups())
+    among = [g for g in expand(suite(), [MEMROPE, FIFO], MODEL).groups() if g.jobs[0].method.label == "fifo"]
+    assert alone == among
+    group = alone[0]
+    for missing in ({group.jobs[2].key}, {group.jobs[0].key, group.jobs[5].key}):
+        slots = group.slots(missing)
+        assert len(slots) == BATCH
+        assert {job.key for job in slots} == missing
+        assert all(slots[group.jobs.index(job)] == job for job in group.jobs if job.key in missing)
+
+
+def test_a_short_group_is_padded() -> None:
+    jobs = expand(suite(cases=2), [FIFO], MODEL).jobs
+    group = Group(tuple(job for job in jobs if job.method.policy != "reference"))
+    assert len(group.slots(job.key for job in group.jobs)) == BATCH
+
+
+def test_noise_is_a_function_of_case_and_seed() -> None:
+    assert sample_seed(CASE, 0) == sample_seed(case(prompt="q", frames=24), 0)
+    seeds = {sample_seed(case(id=name), seed) for name in "abc" for seed in range(100)}
+    assert len(seeds) == 300
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert sample_seed(CASE, 0) == 1836249030406026994
+
+
+def test_samples_of_other_settings_are_not_mixed_in() -> None:
+    plan = expand(suite(cases=1), [FIFO], MODEL)
+    job = next(job for job in plan.jobs if job.method.label == "fifo")
+    stored = SampleRecord(key=job.key, case=job.case, method=job.method, model="mini", seed=job.seed, status="ok")
+    refuse_mixture(plan, [stored])
+    refuse_mixture(plan, [stored.model_copy(update={"key": "k", "seed": 1})])
+    with pytest.raises(ConfigError, match="already holds 'fifo' on case 'c00', seed 0, made with other settings"):
+        refuse_mixture(plan, [stored.model_copy(update={"key": "k"})])
+
+
+def test_a_plan_without_a_real_row() -> None:
+    plan = expand(suite(cases=1), [FIFO], MODEL)
+    bare = Plan(plan.suite, tuple(job for job in plan.jobs if job.method.label == "fifo"))
+    assert bare.real_key(bare.jobs[0]) is None
