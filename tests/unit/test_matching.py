@@ -57,10 +57,11 @@ def test_pairs_equal_the_lpips_package(clips: tuple[Tensor, Tensor], spatial: bo
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_upsampling_first_makes_a_difference_where_sizes_do_not_divide() -> None:
-    def corner(frames: Tensor) -> Layers:
-        return [(frames.permute(0, 3, 1, 2)[..., :7, :4] / 255, torch.ones(3))]
+def corner(frames: Tensor) -> Layers:
+    return [(frames.permute(0, 3, 1, 2)[..., :7, :4] / 255, torch.ones(3))]
 
+
+def test_upsampling_first_makes_a_difference_where_sizes_do_not_divide() -> None:
     frames = torch.rand(2, 9, 10, 3, generator=torch.Generator().manual_seed(1)) * 255
     whole, cells = (float(pairwise(corner, frames, frames, size)[0, 1]) for size in ((9, 10), None))
     assert whole != pytest.approx(cells, rel=1e-3)
@@ -114,6 +115,13 @@ def test_mean_ssim_equals_pytorch_msssim(clips: tuple[Tensor, Tensor]) -> None:
     generated, truth = clips
     expected = reference_ssim((generated + 1) / 2, (truth[:4] + 1) / 2, data_range=1)
     assert mean_ssim(as_frames(generated), as_frames(truth[:4])) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_released_distance_is_over_a_map_of_the_image_size() -> None:
+    frames = torch.rand(2, 13, 13, 3, generator=torch.Generator().manual_seed(2)) * 255
+    found = released_scores(corner, frames[:1], frames[1:]).distance
+    assert found == pytest.approx(float(pairwise(corner, frames[:1], frames[1:], (13, 13))), rel=1e-6)
+    assert found != pytest.approx(float(pairwise(corner, frames[:1], frames[1:])), rel=1e-3)
 
 
 def test_best_match_finds_the_copies_and_pools_like_the_release(clips: tuple[Tensor, Tensor]) -> None:
