@@ -39,7 +39,7 @@ class AlexNetLPIPS(Extractor):
         net.load_state_dict(trunk, assign=True)
         self.device = torch.device(device)
         self.weights_sha256 = weights_sha256
-        self._trunk = net.features.eval().to(self.device)
+        self._trunk = net.features[: self._AFTER[-1] + 1].eval().to(self.device)
         self._heads = [head.to(self.device) for head in heads]
         self._shift, self._scale = (
             torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (self._SHIFT, self._SCALE)
