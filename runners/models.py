@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Protocol
@@ -48,6 +48,21 @@ class VideoModel(Protocol):
 
 
 @dataclass(frozen=True)
+class Trained:
+    """A kind of cache that a model's training has shown.
+
+    Args:
+        policy: Name of the policy.
+        where: Parameters that must have these values; the others are free.
+        how: What training showed.
+    """
+
+    policy: str
+    where: Mapping[str, Any]
+    how: str
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """One entry of `magbench list models`."""
 
@@ -66,8 +81,8 @@ class ModelInfo:
     """Pixel frames per latent frame after the first."""
     chunk: int = CHUNK_FRAMES
     """Latent frames generated together."""
-    trained_with: Mapping[str, str] = field(default_factory=dict)
-    """Method names that the model's training covers, and how."""
+    trained_with: tuple[Trained, ...] = ()
+    """Caches that training has shown."""
 
     def load(self, device: str, dtype: str) -> VideoModel:
         """Load the model; imports torch.
@@ -120,9 +135,12 @@ class ModelInfo:
         file = resources.files(self.package) / "MODEL_CARD.md"
         return file.read_text(encoding="utf-8") if file.is_file() else ""
 
-    def applicability(self, method: str) -> tuple[Applicability, str]:
-        """What a method is on this model, and why."""
-        return ("in-distribution", self.trained_with[method]) if method in self.trained_with else TRANSFER
+    def applicability(self, policy: str, parameters: Mapping[str, Any]) -> tuple[Applicability, str]:
+        """What a policy with these parameters, defaults resolved, is on this model, and why."""
+        for trained in self.trained_with:
+            if trained.policy == policy and trained.where.items() <= parameters.items():
+                return "in-distribution", trained.how
+        return TRANSFER
 
     def refuses(self, budget: float | None, frames: int) -> str:
         """Why a method with this budget has no meaning at this length; empty when it has.
@@ -144,11 +162,12 @@ MODELS: dict[str, ModelInfo] = {
         package="magbench.runners.mini",
         weights=("transformer.safetensors", "text.safetensors", "vae.safetensors"),
         fps=FPS,
-        trained_with={
-            "full": "trained on contiguous clips",
-            "fifo": "trained on contiguous windows",
-            "longlive": "trained on a sink and recent frames",
-        },
+        trained_with=(
+            Trained("full", {}, "trained on whole clips"),
+            Trained("fifo", {"sink": 0}, "trained on windows of contiguous frames"),
+            Trained("fifo", {"sink": CHUNK_FRAMES}, "trained on a sink and recent frames at their own indices"),
+            Trained("memrope", {"memory": "none"}, "trained on a sink and recent frames at slot positions"),
+        ),
     )
 }
 """All models by name."""

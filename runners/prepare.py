@@ -177,7 +177,7 @@ def _unique(methods: Sequence[BoundMethod]) -> list[BoundMethod]:
 
 
 def _record(method: BoundMethod, model: ModelInfo) -> MethodRecord:
-    applicability, reason = model.applicability(method.label)
+    applicability, reason = model.applicability(method.method.policy, method.parameters)
     return MethodRecord(
         label=method.label,
         policy=method.method.policy,

@@ -25,7 +25,7 @@ def _method(name: str) -> dict[str, Any]:
         "policy": " ".join((type(bound.policy).__doc__ or "").split()),
         "budget": "grows with the video" if bound.policy.budget is None else f"{bound.policy.budget} past frames",
         "parameters": {k: f"{v}  ({_document(type(bound.policy), k)})" for k, v in bound.parameters.items()},
-        "applicability": {m.name: ": ".join(m.applicability(method.name)) for m in MODELS.values()},
+        "applicability": {m.name: ": ".join(m.applicability(method.policy, bound.parameters)) for m in MODELS.values()},
     }
 
 
@@ -54,7 +54,7 @@ def _model(name: str) -> dict[str, Any]:
         "fps": f"{model.fps:g}",
         "chunk": f"{model.chunk} latent frames",
         "dtype": model.dtype,
-        "trained with": dict(model.trained_with),
+        "trained with": {":".join([t.policy, *(f"{k}={v}" for k, v in t.where.items())]): t.how for t in model.trained_with},
     }
     try:
         facts["weights"] = model.weights_sha256()
