@@ -15,6 +15,7 @@ the same numbers in give the same numbers out.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -112,8 +113,7 @@ def mean_bands(
         return mean, nothing, nothing.copy()
     centred = data - mean
     error = centred.std(axis=0, ddof=1) / np.sqrt(n)
-    draws = np.random.default_rng(seed).integers(0, n, size=(resamples, n))
-    counts = np.stack([(draws == case).sum(axis=1) for case in range(n)], axis=1).astype(np.float64)
+    counts = _bootstrap_counts(n, resamples, seed)
     means = counts @ centred / n
     variances = np.maximum(counts @ centred**2 / n - means**2, 0.0) / (n - 1)
     flat = variances <= 1e-12 * error**2
@@ -172,16 +172,27 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
+@lru_cache(maxsize=8)
+def _bootstrap_counts(n: int, resamples: int, seed: int) -> Floats:
+    """[resamples, n]: how often each case was drawn."""
+    draws = np.random.default_rng(seed).integers(0, n, size=(resamples, n))
+    return np.stack([(draws == case).sum(axis=1) for case in range(n)], axis=1).astype(np.float64)
+
+
 def _subset_means(d: Floats, seed: int) -> Floats:
     """Sorted means of all non-empty subsets of `d`, or of random ones when there are too many."""
-    n = len(d)
-    if n <= EXACT_CASES:
-        masks = (np.arange(1, 2**n)[:, None] >> np.arange(n)) & 1
-    else:
-        masks = np.random.default_rng(seed).integers(0, 2, size=(2**EXACT_CASES - 1, n))
-        masks = masks[masks.any(axis=1)]
+    masks = _subsets(len(d), seed)
     means: Floats = np.sort(masks @ d / masks.sum(axis=1))
     return means
+
+
+@lru_cache(maxsize=8)
+def _subsets(n: int, seed: int) -> Floats:
+    """[subsets, n] of zeros and ones."""
+    if n <= EXACT_CASES:
+        return ((np.arange(1, 2**n)[:, None] >> np.arange(n)) & 1).astype(np.float64)
+    masks = np.random.default_rng(seed).integers(0, 2, size=(2**EXACT_CASES - 1, n)).astype(np.float64)
+    return masks[masks.any(axis=1)]
 
 
 def _student_quantile(p: float, freedom: int) -> float:
