@@ -22,9 +22,19 @@ _PLAIN_ATTENTION = 24
 """Clips of up to this many frames train faster with the unfused attention kernel on a CPU."""
 
 
-def draw_sigmas(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Noise levels in (0, 1), logit-normal, biased to the noisy end where a chunk's content is decided."""
-    return torch.sigmoid(0.8 + 1.2 * torch.randn(*shape, generator=generator))
+def draw_sigmas(shape: Sequence[int], generator: torch.Generator, layout: float = 0.0) -> Tensor:
+    """Noise levels in (0, 1): logit-normal, biased to the noisy end.
+
+    Args:
+        shape: Of the result.
+        generator: CPU generator.
+        layout: Share of the levels that are drawn from [0.85, 1] instead, where a picture's layout is decided.
+    """
+    sigmas = torch.sigmoid(0.8 + 1.2 * torch.randn(*shape, generator=generator))
+    if layout:
+        high = 0.85 + 0.15 * torch.rand(*shape, generator=generator)
+        sigmas = torch.where(torch.rand(*shape, generator=generator) < layout, high, sigmas)
+    return sigmas
 
 
 def flow_loss(
@@ -35,6 +45,7 @@ def flow_loss(
     shown: Sequence[int],
     chunks: Sequence[int],
     generator: torch.Generator,
+    layout: float = 0.0,
 ) -> Tensor:
     """Mean squared error of the predicted flow (noise - clean) over the chosen chunks.
 
@@ -46,21 +57,23 @@ def flow_loss(
         shown: The time index at which each of the F frames is shown.
         chunks: Indices of the chunks to denoise, ascending.
         generator: CPU generator of noise levels and noise.
+        layout: See `draw_sigmas`.
     """
     batch, frames = clean.shape[:2]
     device = clean.device
     chosen = [chunk * CHUNK_FRAMES + i for chunk in chunks for i in range(CHUNK_FRAMES)]
     target = clean[:, chosen]
-    sigma = draw_sigmas((batch, len(chunks)), generator).repeat_interleave(CHUNK_FRAMES, 1).to(device)
+    sigma = draw_sigmas((batch, len(chunks)), generator, layout).repeat_interleave(CHUNK_FRAMES, 1).to(device)
     noise = torch.randn(target.shape, generator=generator).to(device)
     mixed = target + sigma[..., None, None, None] * (noise - target)
     blur = PAST_NOISE * torch.rand(batch, 1, 1, 1, 1, generator=generator).to(device)
-    past = clean + blur * torch.randn(clean.shape, generator=generator).to(device)
-    timesteps = torch.cat([sigma.new_zeros(batch, frames), 1000 * sigma], 1)
+    past = (clean + blur * torch.randn(clean.shape, generator=generator).to(device))[:, : chunks[-1] * CHUNK_FRAMES]
+    known = past.shape[1]
+    timesteps = torch.cat([sigma.new_zeros(batch, known), 1000 * sigma], 1)
 
-    table = rope.grid((*shown, *(shown[i] for i in chosen)), device)
+    table = rope.grid((*shown[:known], *(shown[i] for i in chosen)), device)
     tokens = CHUNK_FRAMES * rope.rows * rope.cols
-    end = frames // CHUNK_FRAMES * tokens
+    end = known // CHUNK_FRAMES * tokens
 
     def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k = rotate(q, table), rotate(k, table)
@@ -77,4 +90,4 @@ def flow_loss(
 
     with sdpa_kernel(SDPBackend.MATH if frames <= _PLAIN_ATTENTION else SDPBackend.FLASH_ATTENTION):
         flow = model(torch.cat([past, mixed], 1), timesteps, model.encode_text(rows), attend)
-    return (flow[:, frames:].float() - (noise - target)).square().mean()
+    return (flow[:, known:].float() - (noise - target)).square().mean()

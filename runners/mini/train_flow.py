@@ -7,7 +7,7 @@ recent at their own indices; and long clips up to the trained span, mostly of ca
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 TRAINED_SPAN = 129
 """Latent frames of the longest clip: a `full` cache is in distribution up to here."""
 SINK = 3
+LAYOUT_FROM = 1300
+"""Step from which training leans on high noise and on first chunks: with only relative positions, what is up and what
+is down in a frame of pure noise is the last thing the transformer learns."""
+_STARTS, _START_CLIPS = 0.2, 160
 _SHORT, _WINDOW = 0.4, 0.4
 _RETURNING = 0.7
 _LONG_CHUNKS = 16
@@ -53,16 +57,28 @@ class Batch:
         frames: Which of their frames, [B, F].
         shown: The time index at which each frame is shown.
         chunks: Indices of the chunks to denoise.
+        layout: Share of the noise levels drawn where the layout is decided.
     """
 
     clips: Tensor
     frames: Tensor
     shown: tuple[int, ...]
     chunks: list[int]
+    layout: float = 0.0
 
 
-def draw_batch(returning: Tensor, generator: torch.Generator) -> Batch:
+def draw_batch(returning: Tensor, step: int, generator: torch.Generator) -> Batch:
     """Draw one batch; `returning` bool [N] marks the clips whose camera comes back."""
+    if step < LAYOUT_FROM:
+        return _draw_clips(returning, generator)
+    if float(torch.rand((), generator=generator)) < _STARTS:
+        clips = torch.randint(len(returning), (_START_CLIPS,), generator=generator)
+        first = torch.randint(TRAINED_SPAN - CHUNK_FRAMES + 1, (_START_CLIPS, 1), generator=generator)
+        return Batch(clips, first + torch.arange(CHUNK_FRAMES), tuple(range(CHUNK_FRAMES)), [0], layout=0.5)
+    return replace(_draw_clips(returning, generator), layout=0.25)
+
+
+def _draw_clips(returning: Tensor, generator: torch.Generator) -> Batch:
 
     def below(limit: int, *shape: int) -> Tensor:
         return torch.randint(limit, shape, generator=generator)
@@ -112,11 +128,11 @@ def train_flow(
 
     def loss(step: int) -> Tensor:
         dice = torch.Generator().manual_seed(step_seed(seed, step))
-        batch = draw_batch(returning, dice)
+        batch = draw_batch(returning, step, dice)
         clean = latents[batch.clips[:, None], batch.frames].float().to(device)
         with torch.autocast(device.type, torch.bfloat16):
             rows = generator.text(ids[batch.clips].to(device))
-            return flow_loss(generator.transformer, rope, clean, rows, batch.shown, batch.chunks, dice)
+            return flow_loss(generator.transformer, rope, clean, rows, batch.shown, batch.chunks, dice, batch.layout)
 
     schedule = Schedule(steps, seed=seed)
     average = train(generator, loss, schedule, folder, stop_after=stop_after, exported=exported)
