@@ -394,4 +394,5 @@ def _skyline(dice: random.Random, points: int, base: int, height: int) -> npt.ND
     left = place.astype(np.int64)
     u = place - left
     smooth = heights[left] + (heights[(left + 1) % points] - heights[left]) * (u * u * (3 - 2 * u))
-    return np.floor(base + height * smooth).astype(np.int64)
+    rows: npt.NDArray[np.int64] = np.floor(base + height * smooth).astype(np.int64)
+    return rows

@@ -118,7 +118,7 @@ def _garble(
         column[0], column[1:] = 0, IGNORE
     else:
         walker = whole.copy()
-        for i in np.flatnonzero(column[0] == 1):
+        for i in np.flatnonzero(column[0] == 1).tolist():
             left = max(0, (i - 1) * CELL)
             patch = frame[20:44, left : left + 3 * CELL]
             patch[:] = noise(patch.shape, 2 if dice.random() < 0.5 else 4)

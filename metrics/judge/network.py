@@ -116,7 +116,7 @@ class Judge(nn.Module):
     @torch.inference_mode()
     def read(self, frames: Frames, batch: int = 128) -> Reading:
         """Read uint8 frames [N, 64, 64, 3]."""
-        parts = [self(part) for part in torch.as_tensor(frames).split(batch)]
+        parts = [self(part) for part in torch.split(torch.as_tensor(frames), batch)]
         probabilities = {slot: torch.cat([slots[slot] for slots, _ in parts]).float().softmax(-1) for slot in SLOTS}
         columns = torch.cat([column for _, column in parts]).float()
         chosen = {slot: _choose(values) for slot, values in probabilities.items()}
@@ -132,13 +132,14 @@ class Judge(nn.Module):
     def embed(self, frames: Frames, batch: int = 128) -> Tensor:
         """Identity embedding of the walker, wherever it stands: unit vectors, float32 [N, 240]."""
         index = [list(SLOTS).index(slot) for slot in WALKER_SLOTS]
-        parts = [self._pool(self.features(part)[-1])[:, index] for part in torch.as_tensor(frames).split(batch)]
+        parts = [self._pool(self.features(part)[-1])[:, index] for part in torch.split(torch.as_tensor(frames), batch)]
         return F.normalize(torch.cat(parts).flatten(1).float(), dim=-1)
 
     def _pool(self, deep: Tensor) -> Tensor:
         """Each slot's own weighted mean over the 8x8 cells: [N, slots, C]."""
         weights = self.look(deep).flatten(2).softmax(-1)
-        return weights @ deep.flatten(2).transpose(1, 2)
+        pooled: Tensor = weights @ deep.flatten(2).transpose(1, 2)
+        return pooled
 
 
 def _choose(probabilities: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ RATE = 2e-3
 
 def loss(judge: Judge, frames: Tensor, slots: Tensor, columns: Tensor) -> Tensor:
     """Cross entropy of slots and of landmark colour and shape, plus binary cross entropy of presence."""
-    named, read = judge(frames)
-    total = read.new_zeros(())
+    named, read = judge.forward(frames)
+    total = torch.zeros(())
     for i, (slot, words) in enumerate(SLOTS.items()):
         target = torch.where(slots[:, i] == REJECT, len(words), slots[:, i])
         total = total + F.cross_entropy(named[slot].float(), target, ignore_index=IGNORE)
@@ -42,7 +42,8 @@ def train(steps: int, worlds: int, seed: int) -> Judge:
     """Train a judge for `steps` batches on frames of `worlds` worlds."""
     torch.manual_seed(seed)
     data = render(TRAINING_SEEDS[:worlds], 8, garbled=0.4)
-    judge = Judge().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    judge = Judge()
+    judge.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(judge.parameters(), RATE, weight_decay=0.01)
     generator = torch.Generator().manual_seed(seed)
     for step in range(steps):

@@ -73,15 +73,14 @@ def load_mini(device: str = "cpu", dtype: str = "float32", folder: Path = WEIGHT
     """
     config = read_config(folder)
     transformer = CausalWanTransformer(CONFIGS["mini"])
-    parts = {"transformer": transformer, "text": MiniText(CONFIGS["mini"].text_dim), "vae": MiniVAE()}
-    for name, module in parts.items():
+    text, vae = MiniText(transformer.config.text_dim), MiniVAE()
+    for name, module in zip(PARTS, (transformer, text, vae), strict=True):
         tensors = load_file(folder / f"{name}.safetensors")
         module.load_state_dict({key: value.float() for key, value in tensors.items()})
         module.to(device).eval().requires_grad_(False)
     transformer.to(getattr(torch, dtype))
-    text, vae = parts["text"], parts["vae"]
-    vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return MiniModel(transformer, text, vae, OdeSampler(**config["sampler"]), config)  # type: ignore[arg-type]
+    vae.to(memory_format=torch.channels_last)
+    return MiniModel(transformer, text, vae, OdeSampler(**config["sampler"]), config)
 
 
 def read_config(folder: Path = WEIGHTS) -> dict[str, Any]:

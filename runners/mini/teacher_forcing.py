@@ -89,5 +89,5 @@ def flow_loss(
         return torch.cat(out, 1)
 
     with sdpa_kernel(SDPBackend.MATH if frames <= _PLAIN_ATTENTION else SDPBackend.FLASH_ATTENTION):
-        flow = model(torch.cat([past, mixed], 1), timesteps, model.encode_text(rows), attend)
+        flow: Tensor = model(torch.cat([past, mixed], 1), timesteps, model.encode_text(rows), attend)
     return (flow[:, known:].float() - (noise - target)).square().mean()

@@ -37,4 +37,5 @@ class MiniText(nn.Module):
         Raises:
             ConfigError: The prompt is not a sentence of the mini world.
         """
-        return self(torch.tensor([token_ids(Scene.parse(prompt))], device=self.table.weight.device))
+        ids = torch.tensor([token_ids(Scene.parse(prompt))], device=self.table.weight.device)
+        return self.forward(ids)

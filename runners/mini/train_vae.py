@@ -20,7 +20,8 @@ def train_vae(
 ) -> MiniVAE:
     """Train (or continue) the VAE in `folder` and return it with averaged weights and calibrated latents."""
     torch.manual_seed(seed)
-    vae = MiniVAE().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    vae = MiniVAE()
+    vae.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     frames = torch.from_numpy(render_frames(VAE_SEEDS[:worlds], 20))
 
     def loss(step: int) -> Tensor:

@@ -76,14 +76,14 @@ class MiniVAE(nn.Module):
     @torch.inference_mode()
     def encode(self, frames: Tensor | npt.NDArray[np.uint8], batch: int = 64) -> Tensor:
         """Frames uint8 [T, 64, 64, 3] to normalised latents float32 [T, 16, 8, 8]."""
-        latents = [self.encode_mean(self._images(part)).float() for part in torch.as_tensor(frames).split(batch)]
+        latents = [self.encode_mean(self._images(part)).float() for part in torch.split(torch.as_tensor(frames), batch)]
         return (torch.cat(latents) - self.shift[:, None, None]) / self.scale[:, None, None]
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, batch: int = 64) -> npt.NDArray[np.uint8]:
         """Normalised latents [T, 16, 8, 8] to frames uint8 [T, 64, 64, 3]."""
         raw = latents.to(self.shift) * self.scale[:, None, None] + self.shift[:, None, None]
-        images = torch.cat([self.decoder(part) for part in raw.split(batch)]).float()
+        images = torch.cat([self.decoder(part) for part in torch.split(raw, batch)]).float()
         frames = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
         return np.asarray(frames.cpu().numpy())
 
@@ -97,12 +97,14 @@ class MiniVAE(nn.Module):
         out = self.decoder(mean + TRAINING_NOISE * noise.to(mean)).float()
         error = out - images
         edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
-        return error.abs().mean() + error.square().mean() + 0.5 * edges + 0.002 * mean.float().square().mean()
+        small = 0.002 * mean.float().square().mean()
+        loss: Tensor = error.abs().mean() + error.square().mean() + 0.5 * edges + small
+        return loss
 
     @torch.no_grad()
     def calibrate(self, frames: Tensor) -> None:
         """Set shift and scale from the latents of representative uint8 frames [N, 64, 64, 3]."""
-        latents = torch.cat([self.encode_mean(self._images(part)).float() for part in frames.split(64)])
+        latents = torch.cat([self.encode_mean(self._images(part)).float() for part in torch.split(frames, 64)])
         self.shift.copy_(latents.mean((0, 2, 3)))
         self.scale.copy_(latents.std((0, 2, 3)))
 
