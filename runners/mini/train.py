@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from magbench.data.mini_world import FPS
+from magbench.runners.mini.batches import TRAINED_SPAN
 from magbench.runners.mini.model import save_part
-from magbench.runners.mini.train_flow import TRAINED_SPAN, train_flow
+from magbench.runners.mini.train_flow import train_flow
 from magbench.runners.mini.train_vae import train_vae
 from magbench.runners.mini.vae import MiniVAE
 from magbench.runners.wan.configs import CHUNK_FRAMES

@@ -11,10 +11,11 @@ from magbench.errors import MissingWeightsError
 from magbench.metrics.judge import WEIGHTS as JUDGE_WEIGHTS
 from magbench.metrics.judge import load_judge
 from magbench.runners.mini import train_flow
+from magbench.runners.mini.batches import MIXES, SINK, TRAINED_SPAN, Batch, draw_batch
 from magbench.runners.mini.clips import GENERATOR_SEEDS, HELD_OUT_SEEDS, encode_clips, training_world
 from magbench.runners.mini.model import PARTS, WEIGHTS, MiniModel, load_mini, read_config, save_part
 from magbench.runners.mini.teacher_forcing import draw_sigmas, flow_loss
-from magbench.runners.mini.train_flow import LAYOUT_FROM, SINK, TRAINED_SPAN, Batch, MiniGenerator, draw_batch
+from magbench.runners.mini.train_flow import MiniGenerator
 from magbench.runners.mini.training import Schedule, step_seed, train
 from magbench.runners.policies.base import Chunk
 from magbench.runners.policies.full import Full
@@ -91,7 +92,7 @@ def test_rate_rises_stays_and_falls() -> None:
 
 
 def test_batches_stay_inside_the_clips_and_show_each_frame_once() -> None:
-    seen = batches(150, 0) + batches(150, LAYOUT_FROM)
+    seen = [batch for mix in MIXES for batch in batches(150, mix.since)]
     for batch in seen:
         size, length = batch.frames.shape
         assert len(batch.clips) == size
