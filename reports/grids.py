@@ -8,7 +8,7 @@ from magbench.reports.model import MIB, Cell, Column, Cost, Row, TrackReport, lo
 from magbench.stats import MIN_CASES_TEST, TOO_FEW_TO_TEST
 
 ARROWS: dict[Direction, str] = {"higher": "↑", "lower": "↓", "none": ""}
-SHORT = {"training-free transfer": "transfer", "not applicable": ""}
+SHORT = {"training-free transfer": "transfer", "not applicable": "", "external": ""}
 """Applicability in a table; the legend has the whole word."""
 
 
@@ -54,7 +54,7 @@ class _Notes:
 def number(value: float) -> str:
     """Three significant decimals or so: enough to compare, short enough to read."""
     size = abs(value)
-    if value == 0:
+    if size < 1e-12:
         return "0"
     if size < 0.0005 or size >= 1e6:
         return f"{value:.1e}"
@@ -219,7 +219,7 @@ def _legend(track: TrackReport) -> tuple[str, ...]:
         size = max(e.n for e in estimates)
         few = "" if size >= MIN_CASES_TEST else f", descriptive only (fewer than {MIN_CASES_TEST} cases)"
         lines.append(f"[low, high] 95 % bootstrap-t interval of the mean over cases{few}")
-    if track.baseline and len(track.methods) > 1:
+    if track.baseline:
         tested = any(cell.mark for row in track.rows for cell in row.cells.values())
         lines.append(
             f"against {track.baseline}, paired by case: + better, - worse, ≠ different, ~ no difference found, "

@@ -115,6 +115,7 @@ class TrackReport:
 
     name: str
     baseline: str
+    """Label of the method that the others are compared with; empty where nothing can be paired."""
     columns: tuple[Column, ...]
     """Primary endpoints first."""
     rows: tuple[Row, ...]

@@ -77,6 +77,10 @@ class TrackView:
     levels: Grid
     differences: Grid | None
     inline: tuple[tuple[str, Markup], ...]
+    drawn: tuple[str, ...]
+    """Labels of the rows that have a curve."""
+    reading: str
+    """How to read the plots."""
     files: tuple[Drawing, ...]
     cases: tuple[CaseView, ...]
 
@@ -143,11 +147,26 @@ def _track(track: TrackReport, drawings: Sequence[Drawing], has: Callable[[str],
         about=ABOUT.get(track.name, ""),
         headline=headline(track),
         levels=levels(track),
-        differences=differences(track) if len(track.methods) > 1 else None,
+        differences=differences(track) if track.baseline else None,
         inline=tuple(inline),
+        drawn=tuple(row.label for row in track.rows if row.label in {c.label for p in track.panels for c in p.curves}),
+        reading=_reading(track),
         files=tuple(d for d in drawings if not d.inline),
         cases=tuple(_case(track, case, seed, has, i < OPEN_CASES) for i, (case, seed) in enumerate(pairs)),
     )
+
+
+def _reading(track: TrackReport) -> str:
+    averaged = any(curve.cases > 1 for panel in track.panels for curve in panel.curves)
+    banded = any(low is not None for panel in track.panels for curve in panel.curves for low in curve.low)
+    parts = [
+        "mean over cases, a curve ends where the first of its videos ends" if averaged else "",
+        "band: pointwise 95 % interval of the mean" if banded else "",
+        "time zero: the switch from the given clip to the model" if track.timeline.switch else "",
+        "ticks above: chunk borders" if track.timeline.chunk_borders else "",
+        "ticks below: the cache was compressed or re-arranged" if any(track.timeline.updates.values()) else "",
+    ]
+    return "; ".join(filter(None, parts))
 
 
 def _case(track: TrackReport, case: str, seed: int, has: Callable[[str], bool], opened: bool) -> CaseView:

@@ -68,7 +68,8 @@ def drift_figure(panels: Sequence[Panel], timeline: Timeline, look: Mapping[str,
         legend: Whether to leave room below for a legend and a line that explains the marks.
     """
     labels = list(dict.fromkeys(curve.label for panel in panels for curve in panel.curves))
-    marks = _explanation(timeline) if panels[0].axis == "time" else ""
+    banded = any(low is not None for panel in panels for curve in panel.curves for low in curve.low)
+    marks = _explanation(timeline, banded) if panels[0].axis == "time" else ""
     below = (_legend_height(labels) + (CAPTION if marks else 0)) if legend else 0.0
     figure, axes = _canvas(len(panels), below)
     extent = [t for panel in panels for curve in panel.curves for t in curve.times]
@@ -212,8 +213,8 @@ def _mark(ax: Axes, timeline: Timeline, look: Mapping[str, Style], first: float,
         ax.vlines(shown, bottom, bottom + 0.028, transform=across, color=look[label].color, linewidth=0.9)
 
 
-def _explanation(timeline: Timeline) -> str:
-    parts = ["band: pointwise 95 % interval of the mean over cases"]
+def _explanation(timeline: Timeline, banded: bool) -> str:
+    parts = ["band: pointwise 95 % interval of the mean over cases"] if banded else []
     if timeline.chunk_borders:
         parts.append("ticks above: chunk borders")
     if any(timeline.updates.values()):

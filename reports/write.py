@@ -41,7 +41,7 @@ def write_all(store: RunStore, report: Report) -> dict[str, Path]:
     folder.json("efficiency.json", efficiency(report))
     for track in report.tracks:
         folder.put(f"tables/{track.name}.csv", table_csv(track))
-        grids = [headline(track), levels(track), *([differences(track)] if len(track.methods) > 1 else [])]
+        grids = [headline(track), levels(track), *([differences(track)] if track.baseline else [])]
         folder.put(f"tables/{track.name}.md", "\n".join(map(markdown, grids)))
         folder.put(f"tables/{track.name}.tex", "\n".join(map(latex, grids)))
     folder.put("tables/samples.csv", samples_csv(report))
