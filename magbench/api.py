@@ -44,8 +44,8 @@ def run(**options: Any) -> Results:
     """
     from magbench.runners.prepare import prepare
 
-    prepared = prepare(RunOptions.parse(options))
-    return carry_out(prepared, prepared.record.arguments.get("existing", "skip"), lambda event: None)
+    parsed = RunOptions.parse(options)
+    return carry_out(prepare(parsed), parsed.existing, lambda event: None)
 
 
 def score(*paths: str | os.PathLike[str], **options: Any) -> Results:
@@ -113,8 +113,7 @@ def enter(root: Path, record: RunRecord) -> RunStore:
                 )
         if record.kind == "score" and old.arguments.get("paths") != record.arguments["paths"]:
             raise ConfigError(f"'{root}' holds scores of other videos", "choose another folder with --out")
-        methods = record.methods if record.kind == "score" else _merged(record.methods, old.methods)
-        record = record.model_copy(update={"started": old.started, "methods": methods})
+        record = _continued(record, old)
     elif root.is_dir() and any(root.iterdir()):
         raise ConfigError(f"'{root}' is not empty and not a run folder", "choose another folder with --out")
     return RunStore.create(root, record)
@@ -150,7 +149,7 @@ def finish(store: RunStore, work: Callable[[], None]) -> Results:
         _close(store, "interrupted")
         raise
     results = read(store)
-    failed = results.count("error") or results.metric_errors()
+    failed = results.count("error") or results.metric_errors() or results.unscored()
     _close(store, "incomplete" if failed else "complete")
     reports.build(store)
     return read(store)
@@ -161,5 +160,12 @@ def _close(store: RunStore, status: str) -> None:
     store.write_run(RunRecord.model_validate({**store.run.model_dump(), **update}))
 
 
-def _merged(now: tuple[str, ...], before: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*now, *before]))
+def _continued(record: RunRecord, old: RunRecord) -> RunRecord:
+    """The record of a run that goes on, possibly with other methods or tracks than before."""
+    update: dict[str, object] = {"started": old.started}
+    if record.kind == "run":
+        metrics = {**old.resolved.get("metrics", {}), **record.resolved["metrics"]}
+        update["methods"] = tuple(dict.fromkeys([*record.methods, *old.methods]))
+        update["primary"] = {**old.primary, **record.primary}
+        update["resolved"] = {**record.resolved, "metrics": metrics}
+    return record.model_copy(update=update)

@@ -75,7 +75,6 @@ class RunOptions(Options):
     existing: Existing = Field("skip", description="What to do with samples that are there already.")
     no_baselines: bool = Field(False, description="Leave out the suite's baselines.")
     out: Path | None = Field(None, description="Run folder. Default: runs/SUITE-METHODS.")
-    dry_run: bool = Field(False, description="Say what would be made, and make nothing.")
 
     @field_validator("seeds", mode="before")
     @classmethod

@@ -44,6 +44,15 @@ class Results:
             if record.state == "error"
         )
 
+    def unscored(self) -> int:
+        """Scores that the run should hold and doesn't, because a worker was killed or the run isn't over."""
+        wanted: dict[str, list[str]] = self.run.resolved.get("metrics", {})
+        return sum(
+            len(set(wanted.get(sample.case.track, ())) - {record.name for record in self.metrics[sample.key]})
+            for sample in self.samples
+            if sample.status == "ok"
+        )
+
     def missing(self) -> dict[str, tuple[str, str]]:
         """Metric name to (reason, hint), for metrics that lack something that can be had, such as weights."""
         return {

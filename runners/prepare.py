@@ -104,7 +104,7 @@ def command(options: RunOptions) -> str:
     words = ["magbench", "run"]
     for name, value in options.model_dump(mode="json", exclude_defaults=True).items():
         flag = "--" + name.replace("_", "-")
-        if name in ("existing", "dry_run"):
+        if name == "existing":
             continue
         if name == "seeds":
             words += [flag, ",".join(map(str, value))]

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shlex
+import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -191,12 +192,23 @@ def run_score(prepared: PreparedScore, store: RunStore, observe: Callable[[Event
         if isinstance(message, Event):
             observe(message)
         elif isinstance(message, Death):
-            raise MemoryError(f"the worker scoring {message.task.label!r} was killed by signal {message.signal}")
+            _bury(store, message)
+            observe(Event("score", message.task.label, message.task.track, 1))
 
     setup = ScoreSetup(store.root, prepared.metrics)
     spec = WorkerSpec("magbench.runners.scoring:ScoreWorker", setup)
     with Pool(spec, min(prepared.workers, len(prepared.tasks))) as pool:
         pool.run(prepared.tasks, receive)
+
+
+def _bury(store: RunStore, death: Death) -> None:
+    """Record a video whose worker was killed before it was taken in. Later, only scores are missing."""
+    task: ScoreTask = death.task
+    if task.file is not None and not store.has(task.key):
+        method = MethodRecord(label=task.label, policy="file", applicability="external")
+        name = signal.Signals(death.signal).name
+        error = VideoError(f"the worker process was killed by {name}", "repeat the command, with fewer --workers")
+        store.write_sample(_sample(task.key, task.label, method, None, "error", error))
 
 
 class ScoreWorker:

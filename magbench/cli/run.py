@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @options_of(RunOptions)
-def command(**values: Any) -> int:
+@click.option("--dry-run", is_flag=True, help="Say what would be made, and make nothing.")
+def command(dry_run: bool, **values: Any) -> int:
     """Generate videos with cache policies, score them, and compare.
 
     With no more than `--method memrope` it also runs the suite's baselines at the same budget. Repeat the same
@@ -29,7 +30,7 @@ def command(**values: Any) -> int:
 
     prepared = prepare(options)
     _announce(prepared)
-    if options.dry_run:
+    if dry_run:
         return 0
     jobs = len(prepared.plan.jobs)
     try:

@@ -54,7 +54,10 @@ def _model(name: str) -> dict[str, Any]:
         "fps": f"{model.fps:g}",
         "chunk": f"{model.chunk} latent frames",
         "dtype": model.dtype,
-        "trained with": {":".join([t.policy, *(f"{k}={v}" for k, v in t.where.items())]): t.how for t in model.trained_with},
+        "trained with": {
+            ":".join([t.policy, *(f"{name}={value}" for name, value in t.where.items())]): t.how
+            for t in model.trained_with
+        },
     }
     try:
         facts["weights"] = model.weights_sha256()

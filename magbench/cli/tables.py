@@ -46,4 +46,7 @@ def show_failures(results: "Results") -> int:
     broken = results.metric_errors()
     for (metric, reason), count in broken.most_common(SHOWN):
         console.error(f"{metric} failed on {count} samples: {reason}", None)
-    return 4 if failed or broken else 0
+    unscored = results.unscored()
+    if unscored:
+        console.error(f"{unscored} scores are missing: a worker was killed", "repeat the command, with fewer --workers")
+    return 4 if failed or broken or unscored else 0

@@ -225,6 +225,22 @@ def test_from_python(suite: Path, copy: Path) -> None:
         magbench.run(methods="memrope")
 
 
+def test_missing_scores_are_counted(copy: Path) -> None:
+    assert magbench.load(copy).unscored() == 0
+    next(copy.glob("samples/long-horizon.a.*fifo*/metrics/motion@default.json")).unlink()
+    assert magbench.load(copy).unscored() == 1
+
+
+def test_another_numeric_type_is_another_run(suite: Path, tmp_path: Path, invoke: Invoke, finished: Path) -> None:
+    words = ["run", "--method", "fifo", "--no-baselines", "--suite", suite, "--track", "long-horizon"]
+    assert invoke(*words, "--dtype", "bfloat16", "--workers", "0", "--out", tmp_path / "run").code == 0
+    half, whole = by_label(tmp_path / "run")["fifo"][0], by_label(finished)["fifo"][0]
+    assert half.key != whole.key
+    assert half.video is not None
+    assert whole.video is not None
+    assert half.video.sha256 != whole.video.sha256
+
+
 def test_options_from_the_environment(
     suite: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
