@@ -35,6 +35,14 @@ class Results:
         """Samples of a status: ok, error or not_applicable."""
         return sum(sample.status == status for sample in self.samples)
 
+    def not_applicable(self) -> Counter[tuple[str, str]]:
+        """How many samples of a (method, reason) make no sense; reference rows left out."""
+        return Counter(
+            (sample.method.label, sample.reason)
+            for sample in self.samples
+            if sample.status == "not_applicable" and sample.method.policy != "reference"
+        )
+
     def metric_errors(self) -> Counter[tuple[str, str]]:
         """How often each (metric, reason) failed to score a sample."""
         return Counter(

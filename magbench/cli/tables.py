@@ -36,7 +36,9 @@ def show_missing(results: "Results") -> None:
 
 
 def show_failures(results: "Results") -> int:
-    """List failed samples and metrics; return 4 when there are any, else 0."""
+    """List samples that make no sense, failed samples and failed metrics; return 4 when any failed, else 0."""
+    for (label, reason), count in results.not_applicable().items():
+        console.note(f"{label}: not applicable on {count} samples: {reason}")
     failed = [sample for sample in results.samples if sample.status == "error"]
     for sample in failed[:SHOWN]:
         where = ", ".join(dict.fromkeys((sample.case.id, sample.method.label)))

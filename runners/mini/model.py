@@ -54,7 +54,7 @@ class MiniModel:
             ConfigError: A prompt is not a sentence of the mini world.
         """
         rows = torch.cat([self.text_table.encode(prompt) for prompt in prompts])
-        return self.transformer.encode_text(rows)
+        return self.transformer.encode_text(rows.to(self.transformer.dtype))
 
     def encode(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """Frames uint8 [T, 64, 64, 3] to normalised latents [T, 16, 8, 8] in the transformer's dtype."""

@@ -111,7 +111,7 @@ def test_a_full_cache_beyond_its_training_is_not_applicable(suite: Path, tmp_pat
     samples = RunStore.open(tmp_path / "run").samples()
     assert [s.status for s in samples] == ["not_applicable"] * 2
     assert "its cache grows to 28800 frames" in samples[0].reason
-    assert "not applicable" in done.out
+    assert "full: not applicable on 2 samples: its cache grows to 28800 frames" in done.err
 
 
 def test_dry_run_writes_nothing(suite: Path, tmp_path: Path, invoke: Invoke) -> None:
