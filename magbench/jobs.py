@@ -13,7 +13,7 @@ from magbench.errors import ConfigError
 from magbench.records import CaseRecord, MethodRecord, SampleRecord, Track
 from magbench.suite import Suite
 
-BATCH = 8
+BATCH = 4
 """Samples per batch. Fixed, because a matrix product may round differently at another batch size."""
 
 CASE_IDENTITY = ("id", "track", "prompt", "world_seed", "path", "history_frames", "frames")

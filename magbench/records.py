@@ -34,7 +34,8 @@ class VideoRef(Record):
     width: int
     height: int
     transform: Transform = "none"
-    """`static`: the frame before `hold_from` (frame 0 when 0) is held from there on. `shuffled`: frames permuted in blocks."""
+    """`static`: the frame before `hold_from` (frame 0 when 0) is held from there on. `shuffled`: frames are permuted
+    in blocks."""
     hold_from: int = 0
 
 

@@ -127,7 +127,7 @@ def test_expansion_is_the_product_in_key_order() -> None:
 def test_groups_are_of_one_method_and_length_and_full_but_the_last() -> None:
     plan = expand(suite(cases=10), [FIFO, MEMROPE], MODEL)
     groups = list(plan.groups())
-    assert [len(group.jobs) for group in groups] == [BATCH, 10 - BATCH] * 2
+    assert [len(group.jobs) for group in groups] == [BATCH, BATCH, 10 - 2 * BATCH] * 2
     assert all(len({(job.method.label, job.case.frames) for job in group.jobs}) == 1 for group in groups)
     assert sorted(job.key for group in groups for job in group.jobs) == [
         job.key for job in plan.jobs if job.method.policy != "reference"
@@ -139,7 +139,7 @@ def test_other_methods_and_missing_samples_do_not_move_a_job() -> None:
     among = [g for g in expand(suite(), [MEMROPE, FIFO], MODEL).groups() if g.jobs[0].method.label == "fifo"]
     assert alone == among
     group = alone[0]
-    for missing in ({group.jobs[2].key}, {group.jobs[0].key, group.jobs[5].key}):
+    for missing in ({group.jobs[2].key}, {group.jobs[0].key, group.jobs[3].key}):
         slots = group.slots(missing)
         assert len(slots) == BATCH
         assert {job.key for job in slots} == missing
