@@ -63,8 +63,8 @@ class Timeline:
     switch: bool
     """True when a given history comes before time zero."""
     chunk_borders: tuple[float, ...]
-    updates: Mapping[str, tuple[float, ...]]
-    """Method -> when its cache was compressed or re-arranged, in any case."""
+    events: Mapping[str, tuple[float, ...]]
+    """Method -> when its cache evicted, absorbed, compressed or re-arranged something, in any case."""
 
 
 def origin(sample: SampleRecord) -> float:
@@ -73,19 +73,23 @@ def origin(sample: SampleRecord) -> float:
 
 
 def timeline(entries: Iterable[Entry], methods: Sequence[str]) -> Timeline:
-    """Collect chunk borders and cache updates of all methods' samples."""
+    """Collect chunk borders and cache events of all methods' samples."""
     borders: set[float] = set()
-    updates: dict[str, set[float]] = {label: set() for label in methods}
+    events: dict[str, set[float]] = {label: set() for label in methods}
     switch = False
     for entry in entries:
         sample = entry.sample
-        if sample.video is None or sample.method.label not in updates:
+        if sample.video is None or sample.method.label not in events:
             continue
         zero, fps = origin(sample), sample.video.fps
         switch = switch or zero > 0
         borders |= {round(border / fps - zero, 4) for border in sample.timing.chunk_borders}
-        updates[sample.method.label] |= {round(border / fps - zero, 4) for border in sample.timing.update_borders}
-    return Timeline(switch, tuple(sorted(borders)), {label: tuple(sorted(at)) for label, at in updates.items()})
+        starts = (sample.history_frames, *sample.timing.chunk_borders)
+        chunks = (chunk for chunk in entry.trace if chunk.kind == "generate")
+        events[sample.method.label] |= {
+            round(start / fps - zero, 4) for chunk, start in zip(chunks, starts, strict=False) if chunk.events
+        }
+    return Timeline(switch, tuple(sorted(borders)), {label: tuple(sorted(at)) for label, at in events.items()})
 
 
 def panels(entries: Sequence[Entry], labels: Sequence[str], references: Sequence[str]) -> tuple[Panel, ...]:

@@ -164,7 +164,7 @@ def _reading(track: TrackReport) -> str:
         "band: pointwise 95 % interval of the mean" if banded else "",
         "time zero: the switch from the given clip to the model" if track.timeline.switch else "",
         "ticks above: chunk borders" if track.timeline.chunk_borders else "",
-        "ticks below: the cache was compressed or re-arranged" if any(track.timeline.updates.values()) else "",
+        "ticks below: the cache evicted, absorbed or compressed" if any(track.timeline.events.values()) else "",
     ]
     return "; ".join(filter(None, parts))
 

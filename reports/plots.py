@@ -63,7 +63,7 @@ def drift_figure(panels: Sequence[Panel], timeline: Timeline, look: Mapping[str,
 
     Args:
         panels: All of one axis kind, time or lag.
-        timeline: What to mark on a time axis: chunk borders (top edge), cache updates (bottom edge), the switch.
+        timeline: What to mark on a time axis: chunk borders (top edge), cache events (bottom edge), the switch.
         look: From `styles`.
         legend: Whether to leave room below for a legend and a line that explains the marks.
     """
@@ -206,9 +206,9 @@ def _mark(ax: Axes, timeline: Timeline, look: Mapping[str, Style], first: float,
         color=FAINT,
         linewidth=0.5,
     )
-    rows = [label for label, times in timeline.updates.items() if times]
+    rows = [label for label, times in timeline.events.items() if times]
     for row, label in enumerate(rows):
-        shown = [t for t in timeline.updates[label] if first <= t <= last]
+        shown = [t for t in timeline.events[label] if first <= t <= last]
         bottom = 0.01 + 0.035 * row
         ax.vlines(shown, bottom, bottom + 0.028, transform=across, color=look[label].color, linewidth=0.9)
 
@@ -217,8 +217,8 @@ def _explanation(timeline: Timeline, banded: bool) -> str:
     parts = ["band: pointwise 95 % interval of the mean over cases"] if banded else []
     if timeline.chunk_borders:
         parts.append("ticks above: chunk borders")
-    if any(timeline.updates.values()):
-        parts.append("ticks below: cache compressed or re-arranged")
+    if any(timeline.events.values()):
+        parts.append("ticks below: cache evicted, absorbed or compressed")
     half = -(-len(parts) // 2)
     return ";\n".join(filter(None, ("; ".join(parts[:half]), "; ".join(parts[half:]))))
 

@@ -111,7 +111,7 @@ def make_sample(track: str, index: int, label: str) -> Made:
     transform = label if label in ("static", "shuffled") else "none"
     path = f"../{key('real')}/video.mkv" if transform != "none" else "video.mkv"
     video = VideoRef(path=path, sha256="cd" * 32, frames=frames, fps=FPS, width=SIZE, height=SIZE, transform=transform)
-    borders = tuple(range(CHUNK, frames, CHUNK))
+    borders = tuple(range(history + CHUNK, frames, CHUNK))
     updates = borders[5::2] if label == "memrope" else borders[6::6] if label == "full" else ()
     sample = SampleRecord(
         **base,
@@ -141,6 +141,7 @@ def traces(label: str, frames: int, history: int) -> list[TraceRecord]:
                 cached_frames=held,
                 cache_bytes=held * 16 * 128 * 4 * 2 * 4,
                 state_bytes=16384 if label == "memrope" else 0,
+                events=("evict", "absorb") if label == "memrope" and first > 12 and chunk % 2 else (),
             )
         )
     return found

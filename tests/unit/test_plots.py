@@ -55,7 +55,7 @@ def test_curves_and_bands_are_those_of_the_panel(report):
     assert len(bands) == len(methods)
 
 
-def test_borders_updates_and_switch_are_marked(report):
+def test_borders_events_and_switch_are_marked(report):
     track = report.tracks[1]
     shown = next(p for p in track.panels if p.metric == "retention@default")
     with plots.plotting():
@@ -65,7 +65,7 @@ def test_borders_updates_and_switch_are_marked(report):
     inside = [t for t in track.timeline.chunk_borders if 0 <= t <= 23 / 8]
     assert [t for t in ticks[0] if t >= 0] == pytest.approx(inside)
     assert [t for t in ticks[1] if t >= 0] == pytest.approx(
-        [t for t in track.timeline.updates["memrope"] if 0 <= t <= 23 / 8]
+        [t for t in track.timeline.events["memrope"] if 0 <= t <= 23 / 8]
     )
     assert ax.get_xlabel() == "seconds after the switch"
     assert any(line.get_xdata() == [0, 0] for line in ax.get_lines() if len(line.get_xdata()) == 2)

@@ -222,11 +222,15 @@ def test_a_curve_ends_where_its_shortest_video_ends():
     assert curve.low == (None, None, None)
 
 
-def test_timeline_has_borders_and_the_policys_updates(report):
+def test_timeline_has_borders_and_the_caches_events(report):
     found = track(report, "mag-bench").timeline
-    assert 0.0 in found.chunk_borders and min(found.chunk_borders) < 0
-    assert found.updates["fifo"] == ()
-    assert 0.75 in found.updates["memrope"]
+    assert found.chunk_borders[:2] == (0.375, 0.75)
+    assert found.events["fifo"] == ()
+    traced = next(e for e in track(report, "mag-bench").entries if e.sample.method.label == "memrope").trace
+    history = next(chunk.first_frame for chunk in traced if chunk.kind == "generate")
+    expected = [(c.first_frame - history) / 8 for c in traced if c.events and c.kind == "generate"]
+    assert list(found.events["memrope"]) == expected
+    assert len(expected) > 2
 
 
 def test_given_videos_are_rows_of_their_own():
