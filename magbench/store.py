@@ -162,9 +162,7 @@ class RunStore:
 
     def write_metric(self, key: str, record: MetricRecord) -> None:
         """Write or replace what one metric says of the sample."""
-        write_json(
-            self.sample_dir(key) / "metrics" / _safe(f"{record.name}.json"), record.model_dump(), indent=None
-        )
+        write_json(self.sample_dir(key) / "metrics" / _safe(f"{record.name}.json"), record.model_dump(), indent=None)
 
     def metrics(self, key: str) -> list[MetricRecord]:
         """What the metrics say of the sample, in name order."""

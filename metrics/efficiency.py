@@ -9,6 +9,8 @@ from magbench.records import Series
 class Efficiency(Metric):
     """Speed and memory of the generated chunks; the prefill of a given history is left out.
 
+    Times are of the whole batch that a sample was made in, beside whatever else the machine did: compare within a run.
+
     * `fps`: pixel frames generated, over the time of all chunks (re-encoding of the cache included, video decoding not)
     * `chunk_ms_p50`, `chunk_ms_p95`: latency of a chunk
     * `keys_passes`: past frames attended to, times passes, mean over chunks: the work that a cache policy decides

@@ -117,9 +117,7 @@ class _Run:
         elif needs.truth and sample.truth is None:
             self.outcome = NotApplicable("there is no ground truth for this case")
         elif needs.trace and not trace:
-            self.outcome = NotApplicable(
-                "there is no trace of how the video was made", "only videos that `magbench run` generates have one"
-            )
+            self.outcome = NotApplicable("there is no trace of how the video was made")
         else:
             self._load(device)
             if self.active and not needs.frames:

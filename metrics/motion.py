@@ -14,6 +14,8 @@ SIDE = 96
 """Short side in pixels at which motion is measured; smaller videos keep their size."""
 FLOW_EVERY = 0.5
 """Seconds between the pairs whose flow is measured; freezing is looked for in all of them."""
+LONGEST = 0.25
+"""Flow beyond this share of the frame's diagonal is cut to it: what is further cannot be followed and comes out wild."""
 STILL = 0.25
 """Mean change in grey levels (0 to 255) up to which the picture stands still: what encoding leaves of a held frame."""
 
@@ -91,7 +93,10 @@ def stands_still(pair: Pair[NDArray[np.float32]]) -> bool:
 def flow_lengths(pair: Pair[NDArray[np.float32]]) -> tuple[float, float, float]:
     """Mean length, length of the median, mean length of the rest, in diagonals per second."""
     down, right = optical_flow_ilk(pair.before, pair.now)  # type: ignore[no-untyped-call]
-    scale = 1 / (np.hypot(*pair.now.shape) * (pair.time - pair.time_before))
+    diagonal = np.hypot(*pair.now.shape)
+    cut = np.minimum(1, LONGEST * diagonal / np.maximum(np.hypot(down, right), 1e-9))
+    down, right = down * cut, right * cut
+    scale = 1 / (diagonal * (pair.time - pair.time_before))
     middle_down, middle_right = np.median(down), np.median(right)
     rest = np.hypot(down - middle_down, right - middle_right)
     return (

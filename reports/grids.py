@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from magbench.records import Direction
 from magbench.reports.model import MIB, Cell, Column, Cost, Row, TrackReport, lookup
-from magbench.stats import MIN_CASES_TEST, TOO_FEW_TO_TEST
+from magbench.stats import MIN_CASES_INTERVAL, MIN_CASES_TEST, TOO_FEW_TO_TEST
 
 ARROWS: dict[Direction, str] = {"higher": "↑", "lower": "↓", "none": ""}
 SHORT = {"training-free transfer": "transfer", "not applicable": "", "external": ""}
@@ -219,6 +219,8 @@ def _legend(track: TrackReport) -> tuple[str, ...]:
         size = max(e.n for e in estimates)
         few = "" if size >= MIN_CASES_TEST else f", descriptive only (fewer than {MIN_CASES_TEST} cases)"
         lines.append(f"[low, high] 95 % bootstrap-t interval of the mean over cases{few}")
+        if any(e.low is None and e.n >= MIN_CASES_INTERVAL for e in estimates):
+            lines.append("no [low, high] where too many cases have the same value")
     if track.baseline:
         tested = any(cell.mark for row in track.rows for cell in row.cells.values())
         lines.append(
