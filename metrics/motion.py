@@ -15,7 +15,7 @@ SIDE = 96
 FLOW_EVERY = 0.5
 """Seconds between the pairs whose flow is measured; freezing is looked for in all of them."""
 LONGEST = 0.25
-"""Flow beyond this share of the frame's diagonal is cut to it: what is further cannot be followed and comes out wild."""
+"""Flow beyond this share of the diagonal is cut to it: what is further cannot be followed and comes out wild."""
 STILL = 0.25
 """Mean change in grey levels (0 to 255) up to which the picture stands still: what encoding leaves of a held frame."""
 
