@@ -18,9 +18,10 @@ KEY_METRICS = (
     "retention",
     "subject_consistency",
     "appearance_drift",
+    "subject_identity",
     "motion",
-    "lpips_consecutive",
     "ssim_consecutive",
+    "lpips_consecutive",
 )
 """Candidates for the headline table after the primary endpoints, in this order."""
 HEADLINE_COLUMNS = 5

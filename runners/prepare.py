@@ -121,9 +121,11 @@ def _suite(options: RunOptions) -> Suite:
     if options.prompts is not None:
         if "mag-bench" in options.track:
             raise ConfigError("--prompts makes long-horizon cases, not mag-bench ones", "leave out --track mag-bench")
-        cases = prompt_cases(options.prompts)
+        suite = suite.with_tracks(("long-horizon",))
+        frames = max(case.frames for case in suite.cases("long-horizon"))
+        cases = tuple(case.model_copy(update={"frames": frames}) for case in prompt_cases(options.prompts))
         name = f"{suite.name}-{slug(options.prompts.stem)}"
-        suite = suite.with_tracks(("long-horizon",)).with_long_horizon(cases=cases).model_copy(update={"name": name})
+        suite = suite.with_long_horizon(cases=cases).model_copy(update={"name": name})
     return suite.with_tracks(options.track) if options.track else suite
 
 

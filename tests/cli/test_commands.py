@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("run --method fifo --model minni", "unknown model 'minni'", "did you mean 'mini'?"),
         ("run --method fifo --seconds 0", "option --seconds '0': Input should be greater than 0", None),
         ("run --method fifo --seeds 1-", "option --seeds '1-': expected numbers and ranges", None),
-        ("run --method fifo --seeds 3-1", "the range 3-1 is empty", None),
+        ("run --method fifo --seeds 3-1", "option --seeds '3-1': the range 3-1 is empty", None),
         ("run --method fifo --budget -4", "option --budget", None),
         ("run --method fifo --workers many", "option --workers 'many': Input should be a valid integer", None),
         ("run --method fifo --device gpu", "unknown device 'gpu'", "use cpu, cuda"),

@@ -75,7 +75,9 @@ def test_references_of_a_video(videos: Path, tmp_path: Path, invoke: Invoke) -> 
     assert rows.keys() == {"good", "static", "shuffled"}
     assert {s.video.sha256 for s in rows.values() if s.video} == {rows["good"].video and rows["good"].video.sha256}
     ssim = {label: store.metrics(s.key)[1] for label, s in rows.items()}
-    assert {r.state for r in ssim["static"].reductions[:1]} == {"not_applicable"}, "a frozen clip has no spikes"
+    states = {label: {r.name: r.state for r in record.reductions} for label, record in ssim.items()}
+    assert states["good"]["spike_rate"] == "value"
+    assert states["static"]["spike_rate"] == "not_applicable", "a frozen clip has no spikes"
 
 
 def test_a_second_time_only_what_changed(videos: Path, tmp_path: Path, invoke: Invoke) -> None:
