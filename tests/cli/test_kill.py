@@ -102,6 +102,6 @@ def test_a_killed_worker_costs_no_more_than_its_batch(
     samples = RunStore.open(run).samples()
     assert len(samples) == SAMPLES
     assert sum(sample.status == "error" for sample in samples) <= 2
-    words = ["run", "--method", "memrope", "--suite", suite, "--workers", "0", "--out", run, "--existing", "redo-failed"]
-    assert invoke(*words).code == 0
+    words = ["run", "--method", "memrope", "--suite", suite, "--workers", "0", "--out", run]
+    assert invoke(*words, "--existing", "redo-failed").code == 0
     assert fingerprint(run) == fingerprint(finished)
