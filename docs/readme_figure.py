@@ -1,19 +1,24 @@
 """The picture at the top of the README, from a finished run: `python docs/readme_figure.py runs/mini-memrope`.
 
-One leave-and-return case after the switch, the truth above the methods, and one drift curve of the long-horizon track.
+Left: one leave-and-return case after the switch, ground truth above the methods. Right: a mean curve of the
+long-horizon track with its 95 % band.
 """
 
 import argparse
 from pathlib import Path
 
+import numpy as np
+from matplotlib.figure import Figure
+
 from magbench import reports
+from magbench.data.mini_world import Frame
 from magbench.data.video import open_video
 from magbench.records import SampleRecord
 from magbench.reports import plots
 from magbench.store import RunStore
 
-FRAMES = 8
-"""Frames shown of each video."""
+FRAMES, CHART = 8, 5
+"""Columns of the picture: frames of each video, then the chart."""
 
 
 def main() -> None:
@@ -26,63 +31,46 @@ def main() -> None:
     options = parser.parse_args()
     store = RunStore.open(options.run)
     report = reports.load(store)
-    long = next(track for track in report.tracks if track.name == "long-horizon")
-    panel = next(panel for panel in long.panels if panel.title == options.panel)
+    track = next(track for track in report.tracks if track.name == "long-horizon")
+    panel = next(panel for panel in track.panels if panel.title == options.panel)
     look = plots.styles(report)
+    samples = {sample.method.label: sample for sample in store.samples() if sample.case.id == options.case}
     rows = ["real", *report.labels]
-    samples = {s.method.label: s for s in store.samples() if s.case.id == options.case}
     with plots.plotting():
-        figure = plots.drift_figure([panel], long.timeline, look)
-        drift = plots.png(figure, dpi=250)
-    options.out.write_bytes(_compose([_strip(store, samples[row]) for row in rows], rows, look, drift))
-    print(options.out)
+        figure = Figure(figsize=(10.0, 0.72 * len(rows) + 0.35))
+        space = {"wspace": 0.04, "hspace": 0.06, "left": 0.15, "right": 0.99, "top": 0.89, "bottom": 0.13}
+        grid = figure.add_gridspec(len(rows), FRAMES + CHART, **space)
+        for row, label in enumerate(rows):
+            for column, frame in enumerate(_frames(store, samples[label])):
+                ax = figure.add_subplot(grid[row, column])
+                ax.imshow(frame, interpolation="nearest")
+                ax.set(xticks=[], yticks=[])
+                ax.spines[:].set_visible(False)
+                if not column:
+                    name = "ground truth" if label == "real" else label
+                    ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8, color=look[label].color)
+                if not row and not column:
+                    ax.set_title(f"{options.case}: back at a scene left behind", fontsize=8, loc="left")
+        ax = figure.add_subplot(grid[:, FRAMES + 1 :])
+        for curve in panel.curves:
+            style = look[curve.label]
+            ax.plot(curve.times, curve.mean, color=style.color, linestyle=style.dash, linewidth=style.width)
+            if not curve.reference:
+                low, high = (np.array(edge, dtype=np.float64) for edge in (curve.low, curve.high))
+                ax.fill_between(curve.times, low, high, color=style.color, alpha=0.13, linewidth=0)
+        ax.set_title("share of the prompted coat and hat that is still there", fontsize=8, loc="left")
+        ax.set_xlabel("seconds", fontsize=8, labelpad=1)
+        ax.set_ylim(0, 1.04)
+        options.out.write_bytes(plots.png(figure, dpi=170))
 
 
-def _strip(store: RunStore, sample: SampleRecord) -> list[object]:
-    """Frames after the given history, evenly spaced."""
+def _frames(store: RunStore, sample: SampleRecord) -> list[Frame]:
+    """Evenly spaced frames after the given history."""
     if sample.video is None:
         raise SystemExit(f"{sample.key} has no video: {sample.reason}")
     with open_video(store.sample_dir(sample.key) / sample.video.path) as reader:
         frames = [frame for _, frame in reader][sample.history_frames :]
     return [frames[round(i * (len(frames) - 1) / (FRAMES - 1))] for i in range(FRAMES)]
-
-
-def _compose(strips: list[list[object]], rows: list[str], look: dict[str, plots.Style], drift: bytes) -> bytes:
-    import io
-
-    import numpy as np
-    from matplotlib.figure import Figure
-    from PIL import Image
-
-    chart = np.asarray(Image.open(io.BytesIO(drift)).convert("RGB"))
-    height = 3.0
-    width = height * chart.shape[1] / chart.shape[0]
-    cell = (height - 0.3) / len(strips)
-    figure = Figure(figsize=(1.75 + FRAMES * cell + 0.15 + width, height), dpi=200)
-    full_w, full_h = figure.get_size_inches()
-    for r, (strip, label) in enumerate(zip(strips, rows, strict=True)):
-        bottom = (height - 0.3 - (r + 1) * cell) / full_h
-        name = "ground truth" if label == "real" else label
-        figure.text(
-            1.68 / full_w,
-            bottom + cell / 2 / full_h,
-            name,
-            ha="right",
-            va="center",
-            fontsize=8,
-            color=look[label].color if label != "real" else "#333333",
-            family="DejaVu Sans",
-        )
-        for c, frame in enumerate(strip):
-            ax = figure.add_axes(((1.75 + c * cell) / full_w, bottom, cell * 0.96 / full_w, cell * 0.96 / full_h))
-            ax.imshow(frame, interpolation="nearest")
-            ax.set_axis_off()
-    title = "Leave a scene, come back: 2.6 s continued after 1 s to 6 s away"
-    figure.text(1.75 / full_w, 1 - 0.2 / full_h, title, fontsize=8, color="#333333", family="DejaVu Sans")
-    ax = figure.add_axes((1 - width / full_w, 0, width / full_w, 1))
-    ax.imshow(chart)
-    ax.set_axis_off()
-    return plots.png(figure, dpi=200)
 
 
 if __name__ == "__main__":
