@@ -90,9 +90,10 @@ def carry_out_score(prepared: "PreparedScore", observe: Observer) -> Results:
         for sample in store.samples():
             if sample.key not in wanted:
                 store.discard(sample.key)
-    else:
-        store = RunStore.open(prepared.root)
-    return finish(store, lambda: run_score(prepared, store, observe))
+        return finish(store, lambda: run_score(prepared, store, observe))
+    store = RunStore.open(prepared.root)
+    over = store.run.status in ("complete", "incomplete")
+    return finish(store, lambda: run_score(prepared, store, observe), over)
 
 
 def enter(root: Path, record: RunRecord) -> RunStore:
@@ -114,7 +115,7 @@ def enter(root: Path, record: RunRecord) -> RunStore:
         if record.kind == "score" and old.arguments.get("paths") != record.arguments["paths"]:
             raise ConfigError(f"'{root}' holds scores of other videos", "choose another folder with --out")
         record = _continued(record, old)
-    elif root.is_dir() and any(root.iterdir()):
+    elif root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
         raise ConfigError(f"'{root}' is not empty and not a run folder", "choose another folder with --out")
     return RunStore.create(root, record)
 
@@ -139,8 +140,14 @@ def settle(store: RunStore, plan: Plan, existing: Existing) -> None:
             store.discard(sample.key)
 
 
-def finish(store: RunStore, work: Callable[[], None]) -> Results:
-    """Do the work, build the report, and leave the outcome in `run.json`, also when interrupted."""
+def finish(store: RunStore, work: Callable[[], None], whole: bool = True) -> Results:
+    """Do the work, build the report, and leave the outcome in `run.json`, also when interrupted.
+
+    Args:
+        store: The run.
+        work: What to do.
+        whole: Whether every sample of the run has been tried once the work is done.
+    """
     from magbench import reports
 
     try:
@@ -150,7 +157,7 @@ def finish(store: RunStore, work: Callable[[], None]) -> Results:
         raise
     results = read(store)
     failed = results.count("error") or results.metric_errors() or results.unscored()
-    _close(store, "incomplete" if failed else "complete")
+    _close(store, "complete" if whole and not failed else "incomplete")
     reports.build(store)
     return read(store)
 

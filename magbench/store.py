@@ -56,7 +56,7 @@ class RunStore:
         """
         store = cls(root, run)
         with _telling(f"cannot make the run folder '{root}'"):
-            (root / "samples").mkdir(parents=True, exist_ok=True)
+            root.mkdir(parents=True, exist_ok=True)
         store.write_run(run)
         return store
 
@@ -117,9 +117,11 @@ class RunStore:
         write_json(self.sample_dir(record.key) / "sample.json", record.model_dump())
 
     def discard(self, key: str) -> None:
-        """Make the sample incomplete, so that it will be made again."""
+        """Make the sample incomplete, so that it will be made again, and forget what metrics said of it."""
         with _telling(f"cannot discard sample {key!r}"):
             (self.sample_dir(key) / "sample.json").unlink(missing_ok=True)
+            for file in (self.sample_dir(key) / "metrics").glob("*.json"):
+                file.unlink(missing_ok=True)
 
     def publish(self, key: str, name: str, write: Callable[[Path], None]) -> Path:
         """Put a file into the sample's folder.

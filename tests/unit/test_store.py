@@ -214,3 +214,12 @@ def test_records_are_plain_json(store: RunStore) -> None:
     store.write_sample(sample())
     text = (store.sample_dir(sample().key) / "sample.json").read_text(encoding="utf-8")
     assert json.loads(text)["method"]["parameters"] == {"window": 12}
+
+
+def test_a_discarded_sample_takes_its_scores_along(store: RunStore) -> None:
+    """Some depend on the trace, which is measured anew although the pixels come out the same."""
+    store.write_sample(sample())
+    store.write_metric(sample().key, metric())
+    store.discard(sample().key)
+    store.write_sample(sample())
+    assert store.metrics(sample().key) == []
