@@ -7,7 +7,7 @@ contact sheets and posters.
 import hashlib
 import os
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -286,12 +286,9 @@ def seek_frames(path: Path, indices: Sequence[int]) -> list[Frame]:
     Raises:
         VideoError: see `probe`; or an index lies outside the video.
     """
-    reader = _seek_decord(path)
-    if reader is not None:
-        try:
-            return [reader(index) for index in indices]
-        except (RuntimeError, IndexError):  # decord's own errors are RuntimeErrors; PyAV decides
-            pass
+    frames = _seek_decord(path, indices)
+    if frames is not None:
+        return frames
     wanted, found = set(indices), {}
     with open_video(path) as video:
         for index, (_, frame) in enumerate(islice(video, max(wanted, default=-1) + 1)):
@@ -302,18 +299,21 @@ def seek_frames(path: Path, indices: Sequence[int]) -> list[Frame]:
     return [found[index] for index in indices]
 
 
-def _seek_decord(path: Path) -> Callable[[int], Frame] | None:
+def _seek_decord(path: Path, indices: Sequence[int]) -> list[Frame] | None:
+    """The frames, or None where decord is missing or gives up: it cannot open a GIF, for one."""
     with _open(path) as container:
         layout = container.streams.video[0].format
         if layout is None or any(component.bits != 8 for component in layout.components):
             return None
     try:
         import decord
-
-        reader = decord.VideoReader(str(path), num_threads=1)
     except (ImportError, RuntimeError):
         return None
-    return lambda index: reader[index].asnumpy()
+    try:
+        reader = decord.VideoReader(str(path), num_threads=1)
+        return [reader[index].asnumpy() for index in indices]
+    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, IndexError):
+        return None
 
 
 def write_video(

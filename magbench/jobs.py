@@ -160,8 +160,8 @@ def digest(identity: Mapping[str, Any]) -> str:
 
 
 def slug(text: str, length: int = 40) -> str:
-    """`text` made fit for a file name: letters, digits, `=`, `+`, `_` and `-`."""
-    return re.sub(r"[^A-Za-z0-9=+_]+", "-", text)[:length].strip("-") or "x"
+    """`text` made fit for a file name: letters, digits, `=`, `+`, `_` and `-`, a letter or digit first."""
+    return re.sub(r"[^A-Za-z0-9=+_]+", "-", text).lstrip("-=+_")[:length].rstrip("-") or "x"
 
 
 def refuse_mixture(plan: Plan, stored: Iterable[SampleRecord]) -> None:

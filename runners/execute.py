@@ -328,11 +328,15 @@ def _boundary(store: RunStore, jobs: Sequence[Job]) -> Iterator[None]:
     except StoreError:
         raise
     except Exception as error:
-        if isinstance(error, MagbenchError):
-            reason, hint = error.message, error.hint or ""
-        else:
-            _log.exception("sample failed")
-            reason, hint = f"{type(error).__name__}: {error}", "this is a fault in magbench; its traceback is above"
+        reason, hint = blame(error)
         for job in jobs:
             if not store.has(job.key):
                 store.write_sample(_failed(job, reason, hint))
+
+
+def blame(error: Exception) -> tuple[str, str]:
+    """Reason and hint for the record of a sample that failed; logs the traceback of what wasn't raised on purpose."""
+    if isinstance(error, MagbenchError):
+        return error.message, error.hint or ""
+    _log.error("sample failed", exc_info=error)
+    return f"{type(error).__name__}: {error}", "this is a fault in magbench; its traceback is above"

@@ -12,19 +12,21 @@ from typing import Literal
 
 from magbench import __version__, provenance
 from magbench.data.video import sha256_file, video_ref
-from magbench.errors import ConfigError, VideoError
+from magbench.errors import ConfigError, StoreError, VideoError
 from magbench.jobs import reference_method, slug
 from magbench.metrics import METRICS
 from magbench.options import ScoreOptions
 from magbench.records import CaseRecord, MethodRecord, RunRecord, SampleRecord, VideoRef
 from magbench.registry import did_you_mean
-from magbench.runners.execute import Emit, Event, score_sample, write_previews
+from magbench.runners.execute import Emit, Event, blame, score_sample, write_previews
 from magbench.runners.pool import Death, Pool, WorkerSpec
 from magbench.store import RunStore
 
 SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".y4m")
 """Files of a folder that count as videos; a file named by itself always does."""
 VIEWS = ("static", "shuffled")
+RESERVED = frozenset({"real", *VIEWS})
+"""Labels of reference rows, which no file may take."""
 Status = Literal["ok", "error", "not_applicable"]
 
 
@@ -162,12 +164,13 @@ def _plain(file: Path, root: Path) -> bool:
 
 
 def _labelled(files: Sequence[Path]) -> list[tuple[str, Path]]:
-    """Each file's stem, or more of its path where stems collide."""
+    """Each file's stem, or more of its path where stems collide with each other or with a reference row."""
     for depth in range(1, max(len(f.resolve().parts) for f in files) + 1):
         labels = ["/".join(f.resolve().parts[-depth:]) for f in files]
-        if depth == 1 and max(Counter(f.stem for f in files).values()) == 1:
-            labels = [f.stem for f in files]
-        if len(set(labels)) == len(files):
+        stems = Counter(f.stem for f in files)
+        if depth == 1 and max(stems.values()) == 1 and not RESERVED & stems.keys():
+            labels = list(stems)
+        if len(set(labels)) == len(files) and not RESERVED & set(labels):
             break
     return [(os.fsencode(label).decode("utf-8", "replace"), file) for label, file in zip(labels, files, strict=True)]
 
@@ -233,18 +236,21 @@ class ScoreWorker:
         emit(Event("task", task.label, task.track, 1))
 
     def _take_in(self, task: ScoreTask, file: Path) -> None:
-        before = self.store.sample(task.key)
-        if before and before.video and file.is_file() and before.video.sha256 == sha256_file(file):
-            return
-        for key in task.keys:
-            self.store.discard(key)
         method = MethodRecord(label=task.label, policy="file", applicability="external")
         try:
+            before = self.store.sample(task.key)
+            if before and before.video and file.is_file() and before.video.sha256 == sha256_file(file):
+                return
+            for key in task.keys:
+                self.store.discard(key)
             if not _encodable(file):
                 raise VideoError(f"{task.label}: the file's name is not valid UTF-8", "rename the file")
             video = video_ref(file)
             write_previews(self.store, task.key, file)
-        except VideoError as error:
+        except StoreError:
+            raise
+        except Exception as caught:  # the per-sample boundary: one bad file must not stop the others
+            error = VideoError(*blame(caught))
             for view in VIEWS:
                 reason = VideoError("its video cannot be read")
                 self.store.write_sample(

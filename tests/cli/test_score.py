@@ -1,6 +1,7 @@
 """`magbench score`: anybody's videos, whatever they are called and however they are broken."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 import magbench
 from magbench.data.video import Frame, write_video
+from magbench.runners import scoring
 from magbench.store import RunStore
 from tests.cli.conftest import Invoke
 
@@ -183,3 +185,39 @@ def test_a_run_is_scored_in_place(finished: Path, tmp_path: Path, invoke: Invoke
     done = invoke("score", finished, "--out", tmp_path / "elsewhere")
     assert done.code == 2
     assert "is a run folder, which is scored in place" in done.err
+
+
+def test_a_fault_of_ours_costs_one_video(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = scoring.write_previews
+
+    def fail(store: RunStore, key: str, video: Path, given: int = 0) -> None:
+        if video.stem == "one":
+            raise ZeroDivisionError("no way")
+        real(store, key, video, given)
+
+    monkeypatch.setattr(scoring, "write_previews", fail)
+    done = magbench.score(videos, metrics=["ssim_consecutive@default"], out=tmp_path / "out", workers=0)
+    samples = {s.method.label: s for s in done.samples if s.method.policy == "file"}
+    assert (samples["one"].status, samples["one"].reason) == ("error", "ZeroDivisionError: no way")
+    assert samples["good"].status == "ok"
+
+
+@pytest.mark.parametrize("name", ["static", "real"])
+def test_no_file_passes_for_a_reference_row(name: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / f"{name}.mkv", clip(16), 8)
+    done = magbench.score(tmp_path / "in", metrics=["ssim_consecutive@default"], out=tmp_path / "out", workers=0)
+    assert sorted(s.method.label for s in done.samples) == sorted([f"{name}.mkv", "shuffled", "static"])
+
+
+def test_scoring_does_not_complete_an_unfinished_run(finished: Path, tmp_path: Path) -> None:
+    run = RunStore.open(shutil.copytree(finished, tmp_path / "run"))
+    run.write_run(run.run.model_copy(update={"status": "interrupted"}))
+    assert magbench.score(run.root, workers=0).run.status == "incomplete"
+
+
+def test_a_command_killed_before_its_first_record_can_be_repeated(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".123-abcdef01-run.json").touch()
+    assert magbench.score(videos / "good.mkv", metrics=["motion@default"], out=out, workers=0).count("ok") == 3

@@ -1,5 +1,6 @@
 """Expansion and identity: the key follows what changes pixels and nothing else."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from magbench.jobs import (
     sample_seed,
     slug,
 )
-from magbench.records import CaseRecord, MethodRecord, SampleRecord
+from magbench.records import CaseRecord, MethodRecord, RunRecord, SampleRecord
+from magbench.store import RunStore
 from magbench.suite import Suite, parse_suite
 
 MODEL = ModelIdentity("mini", "w1", "float32", "ode steps=10")
@@ -174,3 +176,9 @@ def test_a_plan_without_a_real_row() -> None:
     plan = expand(suite(cases=1), [FIFO], MODEL)
     bare = Plan(plan.suite, tuple(job for job in plan.jobs if job.method.label == "fifo"))
     assert bare.real_key(bare.jobs[0]) is None
+
+
+@pytest.mark.parametrize("text", ["_hidden", "=cmd", "+1", "-", "_", "é", "a" * 100, "_" * 60 + "a"])
+def test_a_slug_can_be_a_file_name_of_a_run(text: str, tmp_path: Path) -> None:
+    store = RunStore(tmp_path, RunRecord(magbench_version="0", kind="run"))
+    assert store.sample_dir(slug(text)).name == slug(text)

@@ -305,3 +305,11 @@ def test_video_ref_describes_the_file(tmp_path: Path) -> None:
     ref = video_ref(tmp_path / "v.mkv", relative_to=tmp_path / "sample", transform="static", hold_from=2)
     assert (ref.path, ref.frames, ref.fps, ref.transform, ref.hold_from) == ("../v.mkv", 3, 8.0, "static", 2)
     assert ref.sha256 == hashlib.sha256((tmp_path / "v.mkv").read_bytes()).hexdigest()
+
+
+def test_seeking_in_what_decord_cannot_open(tmp_path: Path) -> None:
+    path = tmp_path / "clip.gif"
+    encode(path, moving(8), "gif", "rgb8", form="gif")
+    with open_video(path) as reader:
+        read = [frame for _, frame in reader]
+    assert all(np.array_equal(frame, read[i]) for frame, i in zip(seek_frames(path, [5, 0]), [5, 0], strict=True))
