@@ -5,6 +5,7 @@ Labels, prompts and reasons come from users: each writer escapes them.
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from magbench.reports.grids import Grid, Item
+
+LABEL = 60
+"""Characters of a label in a terminal; of a longer one, a file's name perhaps, the middle is left out."""
 
 
 def terminal(grid: Grid, width: int = 120) -> Table:
@@ -22,8 +26,9 @@ def terminal(grid: Grid, width: int = 120) -> Table:
         width: Characters it may take. Optional columns that don't fit are left out, and named in the caption.
     """
     headers = [_fold(lines) for lines in grid.header]
+    groups = [[(_short(label), *items) for label, *items in group] for group in grid.groups]
     widths = [max(map(len, lines)) for lines in headers]
-    for line in (line for group in grid.groups for line in group):
+    for line in (line for group in groups for line in group):
         for index, item in enumerate(line):
             widths[index] = max(widths[index], *(len(part) for part in _cell(item).plain.split("\n")))
     left_out: list[int] = []
@@ -39,11 +44,17 @@ def terminal(grid: Grid, width: int = 120) -> Table:
     for index in shown:
         justify: Literal["left", "right"] = "right" if index else "left"
         table.add_column(Text("\n".join(headers[index])), justify=justify, vertical="top", no_wrap=not index)
-    for group in grid.groups:
+    for group in groups:
         for line in group:
             table.add_row(*(_cell(line[index], "" if index else "bold") for index in shown))
         table.add_section()
     return table
+
+
+def _short(label: Item) -> Item:
+    text = _one_line(label.text)
+    half = LABEL // 2
+    return replace(label, text=text if len(text) <= LABEL else f"{text[: half - 1]}…{text[-half:]}")
 
 
 def _cell(item: Item, style: str = "") -> Text:

@@ -148,3 +148,11 @@ def test_curves_csv_has_one_line_per_point(report):
     lines = csvs.curves_csv(report).splitlines()
     points = sum(len(c.times) for t in report.tracks for p in t.panels for c in p.curves)
     assert len(lines) == 1 + points
+
+
+def test_a_long_label_does_not_push_the_numbers_out():
+    label = f"a walker {'very ' * 60}slowly\n"
+    wide = Grid("t", (("method",), ("metric", "x")), (((Item(label), Item("0.5")),),), (), (), optional=(1,))
+    text = shown(wide, 100)
+    assert "0.5" in text
+    assert re.search(r"a walker very .*….* slowly +0\.5", text)
