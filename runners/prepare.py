@@ -163,7 +163,10 @@ def _methods(options: RunOptions, suite: Suite) -> list[BoundMethod]:
     if options.no_baselines:
         return _unique(named)
     own = next((method.policy.budget for method in named if method.policy.budget is not None), suite.budget)
-    baselines = [parse_method(name, options.budget or own) for name in suite.baselines]
+    try:
+        baselines = [parse_method(name, options.budget or own) for name in suite.baselines]
+    except ConfigError as error:
+        raise ConfigError(f"as a baseline: {error.message}", "leave the baselines out with --no-baselines") from error
     return _unique([*baselines, *named])
 
 

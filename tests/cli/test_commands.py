@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("run --method memrope:sinc=1", "memrope has no parameter 'sinc'", "did you mean 'sink'?"),
         ("run --method memrope:alpha_long=2", "alpha_long of memrope is 2.0, outside (0, 1]", None),
         ("run --method memrope:window=5", "window 5 of memrope is smaller than sink", "window=8 or more"),
+        ("run --method fifo:window=5", "as a baseline: window 5 of memrope is smaller", "--no-baselines"),
         ("run --method fifo:sink=x", "sink of fifo must be a whole number, not 'x'", None),
         ("run --method fifo --suite mimi", "unknown suite 'mimi'", "did you mean 'mini'?"),
         ("run --method fifo --track mag", "option --track", None),
