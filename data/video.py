@@ -300,9 +300,10 @@ def seek_frames(path: Path, indices: Sequence[int]) -> list[Frame]:
 
 
 def _seek_decord(path: Path, indices: Sequence[int]) -> list[Frame] | None:
-    """The frames, or None where decord is missing or gives up: it cannot open a GIF, for one."""
+    """The frames, or None where decord is missing, gives up (on a GIF, for one) or errs (at 2x2 pixels, for one)."""
     with _open(path) as container:
-        layout = container.streams.video[0].format
+        stream = container.streams.video[0]
+        layout, shape = stream.format, (stream.height, stream.width, 3)
         if layout is None or any(component.bits != 8 for component in layout.components):
             return None
     try:
@@ -311,9 +312,10 @@ def _seek_decord(path: Path, indices: Sequence[int]) -> list[Frame] | None:
         return None
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
-        return [reader[index].asnumpy() for index in indices]
+        frames = [reader[index].asnumpy() for index in indices]
     except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, IndexError):
         return None
+    return frames if all(frame.shape in (shape, (shape[1], shape[0], 3)) for frame in frames) else None
 
 
 def write_video(

@@ -313,3 +313,11 @@ def test_seeking_in_what_decord_cannot_open(tmp_path: Path) -> None:
     with open_video(path) as reader:
         read = [frame for _, frame in reader]
     assert all(np.array_equal(frame, read[i]) for frame, i in zip(seek_frames(path, [5, 0]), [5, 0], strict=True))
+
+
+def test_seeking_in_what_decord_gets_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "dot.mkv"
+    encode(path, moving(8, 2, 2), "ffv1", "bgr0")
+    with open_video(path) as reader:
+        read = [frame for _, frame in reader]
+    assert all(np.array_equal(frame, read[i]) for frame, i in zip(seek_frames(path, [5, 0]), [5, 0], strict=True))
