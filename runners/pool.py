@@ -25,6 +25,9 @@ THREADS = 1
 LEAVE_SECONDS = 10
 """A worker that hasn't left by then is killed; it has nothing half-way that counts."""
 
+_TERMINATED = 128 + signal.SIGTERM
+"""Exit code of a worker on SIGTERM."""
+
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -127,6 +130,8 @@ class Pool:
             del self._busy[connection]
             process.join()
             code = process.exitcode or 0
+            if code == _TERMINATED:
+                code = -signal.SIGTERM
             if code >= 0:
                 raise RuntimeError(f"a worker ended with code {code}; its traceback is above") from None
             receive(Death(task, -code))
@@ -168,7 +173,7 @@ def _serve(connection: Connection, spec: WorkerSpec) -> None:
     """A worker's life. Ctrl-C is the parent's business; it sends SIGTERM, on which temporary files are removed."""
 
     def leave(_: int, __: FrameType | None) -> None:
-        sys.exit(128 + signal.SIGTERM)
+        sys.exit(_TERMINATED)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, leave)

@@ -1,5 +1,6 @@
 """The command line. One file per command, each imported when it is asked for."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -84,16 +85,17 @@ def group() -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and leave with its exit code.
 
-    0 ok, 1 unexpected, 2 usage, 4 some samples failed, 130 interrupted.
+    0 ok, 1 unexpected, 2 usage, 4 some samples failed, 130 interrupted (Ctrl-C or SIGTERM).
 
     Args:
         args: Without the program's name; None takes the process's own.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what batch systems and `timeout` send
     try:
         code = group.main(args, prog_name="magbench", standalone_mode=False)
     except click.UsageError as error:
         where = f"see {error.ctx.command_path} --help" if error.ctx else "see magbench --help"
-        console.error(error.format_message(), where)
+        console.error(" ".join(error.format_message().split()), where)
         code = 2
     except click.ClickException as error:
         console.error(error.format_message(), None)

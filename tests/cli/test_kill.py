@@ -105,3 +105,16 @@ def test_a_killed_worker_costs_no_more_than_its_batch(
     words = ["run", "--method", "memrope", "--suite", suite, "--workers", "0", "--out", run]
     assert invoke(*words, "--existing", "redo-failed").code == 0
     assert fingerprint(run) == fingerprint(finished)
+
+
+def test_sigterm_ends_a_run_like_ctrl_c(suite: Path, tmp_path: Path) -> None:
+    process = start(tmp_path / "run", suite)
+    assert process.stderr is not None
+    while "workers" not in process.stderr.readline():
+        pass
+    time.sleep(1)
+    process.terminate()
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 130, err
+    assert "error: interrupted; everything finished is kept\nhint: continue with: magbench run" in err
+    assert RunStore.open(tmp_path / "run").run.status == "interrupted"

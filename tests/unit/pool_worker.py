@@ -15,6 +15,8 @@ def make(setup: str) -> Callable[[Any, Callable[[Any], None]], None]:
     def work(task: str, emit: Callable[[Any], None]) -> None:
         if task == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if task == "leave":
+            os.kill(os.getpid(), signal.SIGTERM)
         if task == "refuse":
             raise StoreError("disk full", "free some space")
         if task == "crash":

@@ -29,9 +29,9 @@ def test_tasks_are_shared_and_workers_kept() -> None:
 def test_a_killed_worker_is_told_and_replaced() -> None:
     heard: list[Any] = []
     with Pool(SPEC, 1) as pool:
-        pool.run(["die", "a"], heard.append)
-    assert heard[0] == Death("die", signal.SIGKILL)
-    assert [message[1] for message in heard[1:]] == ["a"]
+        pool.run(["die", "leave", "a"], heard.append)
+    assert heard[:2] == [Death("die", signal.SIGKILL), Death("leave", signal.SIGTERM)]
+    assert [message[1] for message in heard[2:]] == ["a"]
 
 
 def test_errors_made_on_purpose_come_through(capfd: pytest.CaptureFixture[str]) -> None:
