@@ -115,7 +115,7 @@ def enter(root: Path, record: RunRecord) -> RunStore:
         if record.kind == "score" and old.arguments.get("paths") != record.arguments["paths"]:
             raise ConfigError(f"'{root}' holds scores of other videos", "choose another folder with --out")
         record = _continued(record, old)
-    elif root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
+    elif RunStore.is_foreign(root):
         raise ConfigError(f"'{root}' is not empty and not a run folder", "choose another folder with --out")
     return RunStore.create(root, record)
 

@@ -30,6 +30,7 @@ _HINTS = {
     errno.EROFS: "choose a folder you can write to with --out",
     errno.EACCES: "choose a folder you can write to with --out",
     errno.EPERM: "choose a folder you can write to with --out",
+    errno.ENAMETOOLONG: "choose a shorter name with --out",
     errno.ENOTDIR: "a file stands where a folder is needed: choose another --out",
     errno.EEXIST: "a file stands where a folder is needed: choose another --out",
 }
@@ -67,17 +68,32 @@ class RunStore:
         Raises:
             StoreError: there is no readable `run.json`.
         """
-        if not root.is_dir():
+        with _telling(f"cannot open the run folder '{root}'"):
+            there = root.is_dir()
+        if not there:
             raise StoreError(f"there is no run folder '{root}'", "magbench run makes one under runs/")
         run = _read(root / "run.json", RunRecord)
         if run is None:
-            raise StoreError(f"'{root}' is not a run folder: it has no readable run.json")
+            raise StoreError(
+                f"'{root}' is not a run folder: it has no readable run.json", "give the folder that holds run.json"
+            )
         return cls(root, run)
 
     @staticmethod
     def exists(root: Path) -> bool:
         """Whether `root` is a run folder with a readable `run.json`."""
         return _read(root / "run.json", RunRecord) is not None
+
+    @staticmethod
+    def is_foreign(root: Path) -> bool:
+        """Whether `root` holds files, hidden ones aside, and no readable `run.json`.
+
+        Raises:
+            StoreError: the folder cannot be looked into.
+        """
+        with _telling(f"cannot make the run folder '{root}'"):
+            held = root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir())
+        return held and not RunStore.exists(root)
 
     def write_run(self, run: RunRecord) -> None:
         """Replace `run.json`."""

@@ -1,6 +1,7 @@
 """Options of `magbench run` to a plan: which samples, on which model, into which folder."""
 
 import math
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -198,12 +199,16 @@ def _device(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        raise ConfigError(f"unknown device {name!r}", "use cpu, cuda or cuda:0") from None
-    if kind == "cuda" and not torch.cuda.is_available():
+    match = re.fullmatch(r"cpu|cuda(?::(0|[1-9]\d{0,3}))?", name, re.ASCII)
+    if match is None:
+        raise ConfigError(f"unknown device {name!r}", "use auto, cpu, cuda or cuda:0")
+    if name == "cpu":
+        return name
+    if not torch.cuda.is_available():
         raise ConfigError(f"device {name!r} is not there: torch finds no CUDA device", "use --device cpu")
+    count = torch.cuda.device_count()
+    if int(match[1] or 0) >= count:
+        raise ConfigError(f"device {name!r} is not there: torch finds {count}", f"use cuda:0 to cuda:{count - 1}")
     return name
 
 

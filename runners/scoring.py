@@ -145,9 +145,13 @@ def find_videos(paths: Sequence[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        try:
+            there, folder = path.exists(), path.is_dir()
+        except OSError as error:
+            raise ConfigError(f"cannot read '{path}': {os.strerror(error.errno or 0)}", "check the path") from error
+        if folder:
             files += sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and _plain(f, path))
-        elif path.exists():
+        elif there:
             files.append(path)
         else:
             raise ConfigError(f"there is no file or folder '{path}'", "give videos, a folder of them, or a run folder")

@@ -7,8 +7,10 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
+from magbench.errors import ConfigError
 from magbench.options import Options
 
+EMPTY = "give a value, or leave it out; a variable of the shell may be unset"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -27,7 +29,14 @@ def options_of(model: type[Options]) -> Callable[[Function], Function]:
 
 
 def given(values: dict[str, Any]) -> dict[str, Any]:
-    """What the user really gave: absent options and empty repeats left out, so that the model's defaults hold."""
+    """What the user really gave: absent options and empty repeats left out, so that the model's defaults hold.
+
+    Raises:
+        ConfigError: an option is an empty text, as an unset variable of the shell gives.
+    """
+    for name, value in values.items():
+        if value == "" or (isinstance(value, tuple) and "" in value):
+            raise ConfigError(f"option --{name.replace('_', '-')} is empty", EMPTY)
     return {name: value for name, value in values.items() if value is not None and value != () and value is not False}
 
 

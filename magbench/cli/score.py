@@ -6,15 +6,16 @@ from typing import Any
 import click
 
 from magbench.cli import console
-from magbench.cli.options import given, options_of
+from magbench.cli.options import EMPTY, given, options_of
 from magbench.cli.tables import show_failures, show_missing, show_tables
+from magbench.errors import ConfigError
 from magbench.options import ScoreOptions
 
 
 @click.command("score")
-@click.argument("paths", metavar="VIDEOS|RUN", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="VIDEOS|RUN", nargs=-1, required=True, type=click.Path())
 @options_of(ScoreOptions)
-def command(paths: tuple[Path, ...], **values: Any) -> int:
+def command(paths: tuple[str, ...], **values: Any) -> int:
     """Score anybody's videos (files or folders), or a run again.
 
     Videos are read where they are, never copied or changed. Of a run, only what is missing or outdated is computed.
@@ -25,7 +26,9 @@ def command(paths: tuple[Path, ...], **values: Any) -> int:
     from magbench.runners.scoring import prepare_score
     from magbench.store import RunStore
 
-    prepared = prepare_score(paths, options)
+    if "" in paths:
+        raise ConfigError("a path is empty", EMPTY)
+    prepared = prepare_score([Path(path) for path in paths], options)
     count = len(prepared.tasks)
     console.note(f"scoring {count} videos into {prepared.root}, {prepared.workers} workers")
     try:

@@ -221,3 +221,9 @@ def test_a_command_killed_before_its_first_record_can_be_repeated(videos: Path, 
     out.mkdir()
     (out / ".123-abcdef01-run.json").touch()
     assert magbench.score(videos / "good.mkv", metrics=["motion@default"], out=out, workers=0).count("ok") == 3
+
+
+def test_an_empty_path_is_not_this_folder(invoke: Invoke) -> None:
+    done = invoke("score", "")
+    assert (done.code, done.out) == (2, "")
+    assert "error: a path is empty" in done.err
