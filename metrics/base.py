@@ -134,8 +134,8 @@ class Metric(ABC):
     """One metric, one video: a new instance scores each video.
 
     The engine calls `start` once, `update` for each clip in order, `finish` once. A metric keeps
-    what its memory class allows: `constant`, `frame` (at most 4 KB per frame) or `pairs` (blocks
-    of features under a byte cap of its own).
+    what its memory class allows: `constant` (nothing per frame but the numbers of its series),
+    `frame` (at most 4 KB per frame) or `pairs` (blocks of features under a byte cap of its own).
     """
 
     name: ClassVar[str]

@@ -23,7 +23,7 @@ KEY_METRICS = (
     "ssim_consecutive",
     "lpips_consecutive",
 )
-"""Candidates for the headline table after the primary endpoints, in this order."""
+"""Candidates for the headline table after the primary endpoints, in this order; then all others but efficiency."""
 HEADLINE_COLUMNS = 5
 REFERENCES = ("real", "static", "shuffled")
 
@@ -143,7 +143,8 @@ def _headlines(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, 
     chosen = {column.key for column in columns if column.primary}
     shown = {column.metric.partition("@")[0] for column in columns if column.primary}
     valued = [c for c in columns if any(r.cells[c.key].state == "value" for r in rows if not r.reference)]
-    for metric in KEY_METRICS:
+    names = (c.metric.partition("@")[0] for c in valued if c.quality)
+    for metric in dict.fromkeys((*KEY_METRICS, *names)):
         mine = [c for c in valued if c.metric.partition("@")[0] == metric]
         if mine and metric not in shown and len(chosen) < HEADLINE_COLUMNS:
             directed = [c for c in mine if c.direction != "none"] if metric.endswith("_consecutive") else []

@@ -138,6 +138,11 @@ def parse_method(spec: str, budget: int | None = None) -> BoundMethod:
             raise ConfigError(f"the budget is {budget} frames.", "use 0 or more")
         given["window"] = budget + CHUNK_FRAMES
     policy = method.load()(**{**defaults, **given})
+    if budget is not None and policy.budget not in (None, budget):
+        raise ConfigError(
+            f"{spec!r} cannot be given a budget of {budget} frames: its own is {policy.budget}.",
+            "a policy whose budget can be chosen has a parameter named window",
+        )
     changed = [f"{key}={_spell(value)}" for key, value in sorted(given.items()) if value != defaults[key]]
     return BoundMethod(":".join([name, ",".join(changed)] if changed else [name]), method, policy)
 
@@ -168,7 +173,9 @@ def _convert(method: str, key: str, value: str, kind: Any) -> Any:
         choices = {"true": True, "false": False}
         expected = "true or false"
     else:
-        expected = {int: "a whole number", float: "a number"}[kind]
+        if kind not in (int, float):
+            raise ConfigError(f"{key} of {method} has a type that cannot be given in a name: {kind}.")
+        expected = "a whole number" if kind is int else "a number"
         try:
             return kind(value)
         except ValueError:

@@ -22,7 +22,7 @@ def tracked() -> list[str]:
 
 def inside_package(name: str) -> str:
     """The path a tracked file has in the wheel."""
-    return name if name.startswith("magbench/") else f"magbench/{name}"
+    return name if name.split("/")[0] == "magbench" else f"magbench/{name}"
 
 
 def test_every_package_is_listed() -> None:

@@ -84,7 +84,7 @@ def _definition(metric: Any) -> dict[str, Any]:
         "clock": metric.clock,
         "needs": ", ".join([*wanted, *needs.features]) or "the video alone",
         "licence": metric.licence or "Apache-2.0, ours",
-        "reductions": {r.name: f"{r.direction} is better{r.unit and f', in {r.unit}'}" for r in metric.reductions},
+        "reductions": {r.name: f"{_better(r.direction)}{r.unit and f', in {r.unit}'}" for r in metric.reductions},
         "definition": (metric.__doc__ or "").strip(),
     }
 
@@ -147,3 +147,7 @@ def command(name: str, as_json: bool) -> int:
 
 def _is_method(describe: Callable[[str], dict[str, Any]], name: str, names: list[str]) -> bool:
     return describe is _method and name.partition(":")[0] in names
+
+
+def _better(direction: str) -> str:
+    return "no better direction" if direction == "none" else f"{direction} is better"

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -101,3 +102,19 @@ def test_every_method_explains_itself() -> None:
 def test_listing_imports_no_torch() -> None:
     code = "import sys; from magbench.runners.methods import METHODS; list(METHODS); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@dataclass(frozen=True)
+class Rigid(Fifo):
+    """A policy whose budget follows from no parameter."""
+
+    @property
+    def budget(self) -> int:
+        return 4
+
+
+def test_a_budget_that_cannot_be_kept_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "rigid", replace(METHODS["fifo"], name="rigid"))
+    monkeypatch.setattr(type(METHODS["rigid"]), "load", lambda self: Rigid)
+    with pytest.raises(ConfigError, match="'rigid' cannot be given a budget of 12 frames: its own is 4"):
+        parse_method("rigid", budget=12)
