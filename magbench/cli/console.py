@@ -1,6 +1,7 @@
 """The only place that prints. Results go to stdout; progress, warnings and errors to stderr."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -21,14 +22,19 @@ def _console(*, stderr: bool = False) -> Console:
     return Console(file=stream, width=None if stream.isatty() else 10_000, highlight=False, soft_wrap=True)
 
 
+def _harmless(text: str) -> str:
+    """`text` without control characters but line breaks and tabs: a file's name must not steer the terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
+
+
 def say(text: str = "") -> None:
-    """Print a line of result to stdout, as it is."""
-    _console().print(Text(text))
+    """Print a line of result to stdout, as it is but for control characters."""
+    _console().print(Text(_harmless(text)))
 
 
 def note(text: str) -> None:
     """Print a line about what is going on to stderr."""
-    _console(stderr=True).print(Text(text))
+    _console(stderr=True).print(Text(_harmless(text)))
 
 
 def warn(text: str) -> None:

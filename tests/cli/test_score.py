@@ -227,3 +227,11 @@ def test_an_empty_path_is_not_this_folder(invoke: Invoke) -> None:
     done = invoke("score", "")
     assert (done.code, done.out) == (2, "")
     assert "error: a path is empty" in done.err
+
+
+def test_a_name_does_not_steer_the_terminal(tmp_path: Path, invoke: Invoke) -> None:
+    write_video(tmp_path / "\x1b[31mred\x9b.mkv", clip(1), 8)
+    done = invoke("score", tmp_path, "--metrics", "motion", "--workers", "0", "--out", tmp_path / "out")
+    assert done.code == 0
+    assert "\N{REPLACEMENT CHARACTER}[31mred" in done.err
+    assert not {"\x1b", "\x9b"} & {*done.err, *done.out}
