@@ -175,6 +175,12 @@ def _serve(connection: Connection, spec: WorkerSpec) -> None:
     def leave(_: int, __: FrameType | None) -> None:
         sys.exit(_TERMINATED)
 
+    def emit(message: Any) -> None:
+        try:
+            connection.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            sys.exit()  # the parent is gone, which no task may take for a failure of its own
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, leave)
     worker = _make(spec)
@@ -182,7 +188,7 @@ def _serve(connection: Connection, spec: WorkerSpec) -> None:
         while True:
             task = connection.recv()
             try:
-                worker(task, connection.send)
+                worker(task, emit)
                 connection.send(_Finished())
             except MagbenchError as error:
                 connection.send(_Refused(error))
