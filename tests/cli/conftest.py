@@ -84,5 +84,5 @@ def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fingerprint(run: Path) -> dict[str, str]:
     """Hash of every file that has to come out the same: pixels, scores, results. Not times."""
     files = [run / "results.json", *run.glob("samples/*/video.mkv"), *run.glob("samples/*/sample.json")]
-    files += run.glob("samples/*/metrics/*.json")
+    files += run.glob("samples/*/metrics/[!.]*.json")  # a kill may leave a temporary file, which nothing reads
     return {str(f.relative_to(run)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(files)}

@@ -23,7 +23,7 @@ def generated(run: Path) -> list[Path]:
 
 def generating(run: Path) -> bool:
     """The first task, rendering the real rows, is done: a batch is being sampled."""
-    reals = list(run.glob("samples/*.real.*/metrics/*.json"))
+    reals = list(run.glob("samples/*.real.*/metrics/[!.]*.json"))
     return len(reals) == 2 * 2 + 1
 
 
