@@ -68,7 +68,9 @@ def test_kill_it_anywhere(suite: Path, finished: Path, tmp_path: Path, invoke: I
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         wait_for(lambda workers=workers: all(gone(pid) for pid in workers))
-        assert len(RunStore.open(run).samples()) < SAMPLES
+        samples = RunStore.open(run).samples()
+        assert len(samples) < SAMPLES
+        assert {sample.status for sample in samples} == {"ok"}
 
     process = start(run, suite)
     assert process.stderr is not None
