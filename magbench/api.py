@@ -25,7 +25,7 @@ def load(folder: str | os.PathLike[str]) -> Results:
     """Read a run folder.
 
     Raises:
-        StoreError: it is none.
+        ConfigError: it is none.
     """
     return read(RunStore.open(Path(folder)))
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from magbench.errors import StoreError
+from magbench.errors import ConfigError, StoreError
 from magbench.records import MetricRecord, Record, RunRecord, SampleRecord, TraceRecord
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -66,15 +66,16 @@ class RunStore:
         """Open an existing run folder.
 
         Raises:
-            StoreError: there is no readable `run.json`.
+            ConfigError: there is no readable `run.json`.
+            StoreError: the folder cannot be looked into.
         """
         with _telling(f"cannot open the run folder '{root}'"):
             there = root.is_dir()
         if not there:
-            raise StoreError(f"there is no run folder '{root}'", "magbench run makes one under runs/")
+            raise ConfigError(f"there is no run folder '{root}'", "magbench run makes one under runs/")
         run = _read(root / "run.json", RunRecord)
         if run is None:
-            raise StoreError(
+            raise ConfigError(
                 f"'{root}' is not a run folder: it has no readable run.json", "give the folder that holds run.json"
             )
         return cls(root, run)

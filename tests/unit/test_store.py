@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from magbench.errors import StoreError
+from magbench.errors import ConfigError, StoreError
 from magbench.records import (
     CaseRecord,
     MethodRecord,
@@ -165,9 +165,9 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
 
 
 def test_open_says_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="there is no run folder"):
+    with pytest.raises(ConfigError, match="there is no run folder"):
         RunStore.open(tmp_path / "none")
-    with pytest.raises(StoreError, match=r"no readable run\.json"):
+    with pytest.raises(ConfigError, match=r"no readable run\.json"):
         RunStore.open(tmp_path)
 
 
