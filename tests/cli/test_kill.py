@@ -27,6 +27,11 @@ def generating(run: Path) -> bool:
     return len(reals) == 2 * 2 + 1
 
 
+def writing(run: Path) -> bool:
+    """The first generated video of the first batch is being written."""
+    return bool(generated(run))
+
+
 def between_video_and_record(run: Path) -> bool:
     return any((p / "video.mkv").exists() and not (p / "sample.json").exists() for p in generated(run))
 
@@ -93,7 +98,7 @@ def test_a_killed_worker_costs_no_more_than_its_batch(
 ) -> None:
     run = tmp_path / "run"
     process = start(run, suite)
-    wait_for(lambda: generating(run) or process.poll() is not None)
+    wait_for(lambda: writing(run) or process.poll() is not None)
     tracker, worker = sorted(children(process.pid))[:2]
     assert "resource_tracker" in Path(f"/proc/{tracker}/cmdline").read_text()
     os.kill(worker, signal.SIGKILL)
