@@ -58,7 +58,7 @@ def main() -> None:
             if not curve.reference:
                 low, high = (np.array(edge, dtype=np.float64) for edge in (curve.low, curve.high))
                 ax.fill_between(curve.times, low, high, color=style.color, alpha=0.13, linewidth=0)
-        ax.set_title("share of the prompted coat and hat that is still there", fontsize=8, loc="left")
+        ax.set_title("prompted coat and hat: share read right", fontsize=8, loc="left")
         ax.set_xlabel("seconds", fontsize=8, labelpad=1)
         ax.set_ylim(0, 1.04)
         options.out.write_bytes(plots.png(figure, dpi=170))
