@@ -259,7 +259,8 @@ def _shuffled(frames: Iterator[tuple[float, Frame]], given: int, size: int) -> I
     block = 0
     while items := list(islice(frames, max(size, 2))):
         order = sorted(range(len(items)), key=lambda i: hashlib.sha256(f"{block}:{i}".encode()).digest())
-        yield from ((items[slot][0], items[source][1]) for slot, source in enumerate(order))
+        shown = dict(zip(order, order[1:] + order[:1], strict=True))
+        yield from ((time, items[shown[slot]][1]) for slot, (time, _) in enumerate(items))
         block += 1
 
 
@@ -269,7 +270,8 @@ def open_video(path: Path, transform: Transform = "none", hold_from: int = 0) ->
     Args:
         path: The file.
         transform: `static` shows frame `max(hold_from - 1, 0)` from `hold_from` on. `shuffled` permutes the frames
-            from `hold_from` on inside blocks of 4 s, always in the same way. Timestamps stay where they are.
+            from `hold_from` on inside blocks of 4 s, always in the same way, leaving none in its place. Timestamps
+            stay where they are.
         hold_from: Frames before it, the given history, stay as they are.
 
     Raises:

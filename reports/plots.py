@@ -186,7 +186,8 @@ def _draw(ax: Axes, panel: Panel, look: Mapping[str, Style]) -> list[str]:
 
 
 def _range(curves: Sequence[Curve]) -> tuple[float, float]:
-    values = [v for c in curves for line in (c.mean, c.low, c.high) for v in line if v is not None]
+    drawn = (line for c in curves for line in ((c.mean,) if c.reference else (c.mean, c.low, c.high)))
+    values = [v for line in drawn for v in line if v is not None]
     return min(values), max(values)
 
 
