@@ -47,6 +47,12 @@ class Job:
     model: str
     seed: int
 
+    def record(self, **fields: Any) -> SampleRecord:
+        """The job's sample record, with the fields that only making it tells."""
+        return SampleRecord(
+            key=self.key, case=self.case, method=self.method, model=self.model, seed=self.seed, **fields
+        )
+
 
 @dataclass(frozen=True)
 class Group:

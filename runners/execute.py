@@ -123,12 +123,7 @@ def _bury(store: RunStore, death: Death, observe: Callable[[Event], None]) -> No
 
 
 def _failed(job: Job, reason: str, hint: str, status: Literal["error", "not_applicable"] = "error") -> SampleRecord:
-    return SampleRecord(
-        key=job.key,
-        case=job.case,
-        method=job.method,
-        model=job.model,
-        seed=job.seed,
+    return job.record(
         status=status,
         reason=reason,
         hint=hint,
@@ -270,12 +265,7 @@ class Worker:
         reference = video_ref(video, relative_to=video.parent)
         is_truth = job.method.label == "real" and job.case.history_frames > 0
         store.write_sample(
-            SampleRecord(
-                key=key,
-                case=job.case,
-                method=job.method,
-                model=job.model,
-                seed=job.seed,
+            job.record(
                 status="ok",
                 video=reference,
                 truth=reference if is_truth else truth,

@@ -44,24 +44,14 @@ def render(case: CaseRecord, seed: int) -> Frame:
 def transformed(job: Job, real: SampleRecord, timing: Timing, history_frames: int) -> SampleRecord:
     """The record of a `static` or `shuffled` row: a view of the real row's file, without pixels of its own."""
     if real.video is None:
-        return SampleRecord(
-            key=job.key,
-            case=job.case,
-            method=job.method,
-            model=job.model,
-            seed=job.seed,
+        return job.record(
             status="error",
             reason=f"there is no real video to derive it from: {real.reason}",
             hint=real.hint,
         )
     path = str(Path("..") / real.key / real.video.path)
     view = {"path": path, "transform": job.method.label, "hold_from": history_frames}
-    return SampleRecord(
-        key=job.key,
-        case=job.case,
-        method=job.method,
-        model=job.model,
-        seed=job.seed,
+    return job.record(
         status="ok",
         video=VideoRef.model_validate({**real.video.model_dump(), **view}),
         truth=truth_of(job, real),
