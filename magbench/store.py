@@ -137,7 +137,7 @@ class RunStore:
         """Make the sample incomplete, so that it will be made again, and forget what metrics said of it."""
         with _telling(f"cannot discard sample {key!r}"):
             (self.sample_dir(key) / "sample.json").unlink(missing_ok=True)
-            for file in (self.sample_dir(key) / "metrics").glob("*.json"):
+            for file in (self.sample_dir(key) / "metrics").glob("[!.]*.json"):
                 file.unlink(missing_ok=True)
 
     def publish(self, key: str, name: str, write: Callable[[Path], None]) -> Path:
