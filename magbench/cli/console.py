@@ -125,7 +125,8 @@ class Progress:
             return
         self._done[event.kind] += event.amount
         if self._bars:
-            self._bars.advance(self._tasks[event.kind], event.amount)
+            # Chunks are fractions of a video: without rounding the last bar would never be full.
+            self._bars.update(self._tasks[event.kind], completed=round(self._done[event.kind], 6))
 
 
 def facts(values: dict[str, Any], indent: str = "") -> None:
