@@ -40,7 +40,9 @@ class Options(BaseModel):
             first = error.errors()[0]
             name = str(first["loc"][0])
             reason = first["msg"].removeprefix("Value error, ")
-            given = "" if first["type"] == "missing" else f" {first['input']!r}"
+            if first["type"] == "missing":
+                raise ConfigError(f"option --{name} is needed", f"see magbench list {name}s") from error
+            given = f" {first['input']!r}"
             raise ConfigError(f"option --{name.replace('_', '-')}{given}: {reason}") from error
 
 

@@ -179,9 +179,11 @@ def _convert(method: str, key: str, value: str, kind: Any) -> Any:
         try:
             return kind(value)
         except ValueError:
-            raise ConfigError(f"{key} of {method} must be {expected}, not {value!r}.") from None
+            raise ConfigError(
+                f"{key} of {method} must be {expected}, not {value!r}.", f"see magbench show {method}"
+            ) from None
     if value not in choices:
-        raise ConfigError(f"{key} of {method} must be {expected}, not {value!r}.")
+        raise ConfigError(f"{key} of {method} must be {expected}, not {value!r}.", f"see magbench show {method}")
     return choices[value]
 
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
     ("words", "message", "hint"),
     [
         ("rnu", "unknown command 'rnu'", "did you mean 'run'?"),
-        ("run", "option --method: Field required", None),
+        ("run", "option --method is needed", "see magbench list methods"),
         ("run --method memrop", "unknown method 'memrop'", "did you mean 'memrope'?"),
         ("run --method memrope:sinc=1", "memrope has no parameter 'sinc'", "did you mean 'sink'?"),
         ("run --method memrope:alpha_long=2", "alpha_long of memrope is 2.0, outside (0, 1]", None),
