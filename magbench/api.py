@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,7 @@ def finish(store: RunStore, work: Callable[[], None], whole: bool = True) -> Res
     failed = results.count("error") or results.metric_errors() or results.unscored()
     _close(store, "complete" if whole and not failed else "incomplete")
     reports.build(store)
-    return read(store)
+    return replace(results, run=store.run)
 
 
 def _close(store: RunStore, status: str) -> None:

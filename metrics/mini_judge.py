@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from magbench.metrics.base import Clip, Extractor
-from magbench.metrics.judge import WEIGHTS, Judge, Reading, load_judge
+from magbench.metrics.judge import WEIGHTS, Judge, load_judge
 
 
 class JudgeFeature(Extractor):
@@ -30,20 +30,12 @@ class JudgeFeature(Extractor):
 
 def reading(device: str) -> Extractor:
     """What the judge reads: `Reading`."""
-
-    def ask(judge: Judge, frames: Tensor) -> Reading:
-        return judge.read(frames)
-
-    return JudgeFeature(ask)
+    return JudgeFeature(Judge.read)
 
 
 def embedding(device: str) -> Extractor:
     """Identity of the walker: unit vectors, float32 [N, 240]."""
-
-    def ask(judge: Judge, frames: Tensor) -> Tensor:
-        return judge.embed(frames)
-
-    return JudgeFeature(ask)
+    return JudgeFeature(Judge.embed)
 
 
 def layers(device: str) -> Extractor:

@@ -90,7 +90,6 @@ class ModelInfo:
         Raises:
             MissingWeightsError: its weights are not here.
         """
-        self.weights_sha256()
         model: VideoModel = load_object(self.loader)(device, dtype)
         return model
 
