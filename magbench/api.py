@@ -23,12 +23,12 @@ Observer = Callable[["Event"], None]
 
 
 def load(folder: str | os.PathLike[str]) -> Results:
-    """Read a run folder.
+    """Read a run folder; its videos need not be there.
 
     Raises:
         ConfigError: it is none.
     """
-    return read(RunStore.open(Path(folder)))
+    return read(RunStore.open(Path(folder)), videos=False)
 
 
 def run(**options: Any) -> Results:

@@ -88,7 +88,12 @@ class Results:
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def read(store: RunStore) -> Results:
-    """Read a run folder."""
-    samples = tuple(store.samples())
+def read(store: RunStore, videos: bool = True) -> Results:
+    """Read a run folder.
+
+    Args:
+        store: The folder.
+        videos: Whether a sample counts only with its video. A slim copy holds records without videos.
+    """
+    samples = tuple(store.samples() if videos else store.records())
     return Results(store.root, store.run, samples, {s.key: tuple(store.metrics(s.key)) for s in samples})

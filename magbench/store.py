@@ -125,9 +125,16 @@ class RunStore:
 
     def samples(self) -> list[SampleRecord]:
         """All complete samples, in key order."""
+        return [record for key in self._keys() if (record := self.sample(key)) is not None]
+
+    def records(self) -> list[SampleRecord]:
+        """All readable sample records, in key order: those of `samples`, and those whose video is no longer there."""
+        found = [(key, _read(self.sample_dir(key) / "sample.json", SampleRecord)) for key in self._keys()]
+        return [record for key, record in found if record is not None and record.key == key]
+
+    def _keys(self) -> list[str]:
         folder = self.root / "samples"
-        keys = sorted(f.name for f in folder.iterdir() if _SAFE.fullmatch(f.name)) if folder.is_dir() else []
-        return [record for key in keys if (record := self.sample(key)) is not None]
+        return sorted(f.name for f in folder.iterdir() if _SAFE.fullmatch(f.name)) if folder.is_dir() else []
 
     def write_sample(self, record: SampleRecord) -> None:
         """Write the record that completes the sample; everything else of it must be there already."""
