@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from magbench import provenance
 from magbench.errors import ConfigError
 from magbench.jobs import Plan, refuse_mixture
-from magbench.options import Existing, RunOptions, ScoreOptions
-from magbench.records import RunRecord
+from magbench.options import Existing, FingerprintOptions, RunOptions, ScoreOptions
+from magbench.records import FingerprintRecord, RunRecord
 from magbench.results import Results, read
 from magbench.store import RunStore
 
@@ -75,10 +75,38 @@ def carry_out(prepared: "Prepared", existing: Existing, observe: Observer) -> Re
         StoreError: the folder can't be written.
     """
     from magbench.runners.execute import execute
+    from magbench.runners.fingerprint import fingerprint_plan
 
     store = enter(prepared.setup.root, prepared.record)
     settle(store, prepared.plan, existing)
-    return finish(store, lambda: execute(prepared.plan, prepared.setup, prepared.workers, observe))
+
+    def work() -> None:
+        execute(prepared.plan, prepared.setup, prepared.workers, observe)
+        fingerprint_plan(store, prepared.plan, prepared.setup, again=existing == "redo")
+
+    return finish(store, work)
+
+
+def fingerprint(**options: Any) -> dict[str, FingerprintRecord]:
+    """Take the fingerprint of methods; the options are those of `FingerprintOptions`.
+
+    Returns:
+        By method label, also those that the folder held before. A method that failed has state `error` and a reason.
+
+    Raises:
+        ConfigError: an option can't be used, or the folder holds something else.
+        MissingWeightsError: the model's weights are not here.
+        StoreError: the folder can't be written.
+    """
+    from magbench.runners.fingerprint import prepare_fingerprint
+
+    prepared = prepare_fingerprint(FingerprintOptions.parse(options))
+    store = enter(prepared.root, prepared.record)
+    for record in prepared.take():
+        store.write_fingerprint(record)
+    found = store.fingerprints()
+    _close(store, "complete" if all(record.state == "value" for record in found.values()) else "incomplete")
+    return found
 
 
 def carry_out_score(prepared: "PreparedScore", observe: Observer) -> Results:
@@ -171,9 +199,10 @@ def _close(store: RunStore, status: str) -> None:
 def _continued(record: RunRecord, old: RunRecord) -> RunRecord:
     """The record of a run that goes on, possibly with other methods or tracks than before."""
     update: dict[str, object] = {"started": old.started}
+    if record.kind != "score":
+        update["methods"] = tuple(dict.fromkeys([*record.methods, *old.methods]))
     if record.kind == "run":
         metrics = {**old.resolved.get("metrics", {}), **record.resolved["metrics"]}
-        update["methods"] = tuple(dict.fromkeys([*record.methods, *old.methods]))
         update["primary"] = {**old.primary, **record.primary}
         update["resolved"] = {**record.resolved, "metrics": metrics}
     return record.model_copy(update=update)

@@ -1,4 +1,4 @@
-"""The options of `run` and `score`: one spelling on the command line, in the environment and in Python.
+"""The options of `run`, `score` and `fingerprint`: one spelling on the command line, in the environment and in Python.
 
 Each field here is `--field-name`, `MAGBENCH_FIELD_NAME` and `field_name=`.
 """
@@ -107,3 +107,18 @@ class ScoreOptions(Options):
         None, description="Worker processes; 0 works in this process. Default: one per core."
     )
     out: Path | None = Field(None, description="Run folder. Default: runs/score-NAME; a run is scored in place.")
+
+
+class FingerprintOptions(Options):
+    """Options of `magbench fingerprint`."""
+
+    method: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)] = Field(
+        description="Method to take the fingerprint of, e.g. memrope. Repeatable. `all`: every method."
+    )
+    model: str = Field("mini", description="Model to run on.")
+    budget: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="Past frames the methods may attend to, instead of each method's own."
+    )
+    device: str = Field("auto", description="cpu, cuda, cuda:1 ... auto: cuda where there is one.")
+    dtype: Literal["float32", "bfloat16"] | None = Field(None, description="Numeric type instead of the model's.")
+    out: Path = Field(description="Run folder to make or add to.")

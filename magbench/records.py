@@ -3,6 +3,7 @@
 Numbers are finite: what has no number carries a state and a reason instead.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
@@ -130,6 +131,69 @@ class TraceRecord(Record):
     """What the cache did before this chunk: evict, absorb, compress, flush, cut, recache."""
 
 
+class ChunkPrint(Record):
+    """What one chunk of a fingerprint's rollouts saw and gave: its trace but for the time, positions, latents."""
+
+    name: str
+    """Which one, in words: `the first chunk from text`, `history chunk 3`, `generated chunk 10`."""
+    kind: Literal["history", "generate", "recache"]
+    first_frame: int
+    frames: int
+    passes: int
+    past_frames: FiniteFloat
+    cached_frames: FiniteFloat
+    cache_bytes: int
+    state_bytes: int
+    held: tuple[int, ...]
+    folded: tuple[int, ...]
+    dropped: tuple[int, ...]
+    events: tuple[str, ...]
+    shown: tuple[tuple[int, int], ...]
+    """Layer 0: time indices of the past's tokens in order, as (index, how many tokens in a row)."""
+    own_frames: tuple[int, ...]
+    """Layer 0: time indices of the chunk's own frames."""
+    hide_own: int = 0
+    shape: tuple[int, ...] = ()
+    """Of the latents: frames, channels, rows, columns. Empty for given history."""
+    latents: str = ""
+    """Base64 of the clean latents, little-endian float32. Empty for given history."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> "ChunkPrint":
+        if len(self.latents) != (4 * math.ceil(4 * math.prod(self.shape) / 3) if self.shape else 0):
+            raise ValueError(f"{self.name}: {len(self.latents)} characters do not hold latents of shape {self.shape}")
+        return self
+
+
+class FingerprintRecord(Record):
+    """A short fixed rollout of one method: what was fed in, what each chunk saw, and the latents that came out."""
+
+    schema_version: Literal[1] = 1
+    recipe: int
+    """Version of the fixed inputs."""
+    method: str
+    """Canonical label."""
+    parameters: dict[str, Any] = {}
+    """All parameters, defaults resolved."""
+    budget_frames: FiniteFloat | None = None
+    model: str
+    weights_sha256: str
+    dtype: str
+    sampler: str
+    history_frames: int
+    """Latent frames of given history."""
+    state: State = "value"
+    reason: str = ""
+    hint: str = ""
+    chunks: tuple[ChunkPrint, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "FingerprintRecord":
+        if (self.state == "value") != bool(self.chunks) or (self.state != "value" and not self.reason):
+            raise ValueError(f"fingerprint of {self.method!r}: state {self.state!r} with {len(self.chunks)} chunks")
+        return self
+
+
 class Reduction(Record):
     """One named number of a metric, or the reason why there is none."""
 
@@ -204,7 +268,7 @@ class RunRecord(Record):
 
     schema_version: Literal[1] = 1
     magbench_version: str
-    kind: Literal["run", "score"]
+    kind: Literal["run", "score", "fingerprint"]
     suite: str = ""
     suite_version: int = 0
     model: str = ""

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from magbench.errors import ConfigError, StoreError
-from magbench.records import MetricRecord, Record, RunRecord, SampleRecord, TraceRecord
+from magbench.jobs import digest, slug
+from magbench.records import FingerprintRecord, MetricRecord, Record, RunRecord, SampleRecord, TraceRecord
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -195,6 +196,18 @@ class RunStore:
         folder = self.sample_dir(key) / "metrics"
         files = sorted(f for f in folder.glob("*.json") if _SAFE.fullmatch(f.name)) if folder.is_dir() else []
         return [record for f in files if (record := _read(f, MetricRecord)) is not None]
+
+    def write_fingerprint(self, record: FingerprintRecord) -> None:
+        """Write or replace the fingerprint of a method."""
+        name = f"{slug(record.method)}.{digest({'method': record.method})[:8]}.json"
+        write_json(self.root / "fingerprints" / _safe(name), record.model_dump())
+
+    def fingerprints(self) -> dict[str, FingerprintRecord]:
+        """The fingerprints of the run, by method label in order."""
+        folder = self.root / "fingerprints"
+        files = sorted(f for f in folder.glob("*.json") if _SAFE.fullmatch(f.name)) if folder.is_dir() else []
+        found = [record for f in files if (record := _read(f, FingerprintRecord)) is not None]
+        return {record.method: record for record in sorted(found, key=lambda record: record.method)}
 
 
 def write_json(path: Path, value: Any, indent: int | None = 1) -> None:

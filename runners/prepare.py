@@ -47,7 +47,7 @@ def prepare(options: RunOptions) -> Prepared:
     suite = _with_length(suite, options.seconds, model)
     _check(suite, model)
     methods = _methods(options, suite)
-    device = _device(options.device)
+    device = find_device(options.device)
     dtype = options.dtype or model.dtype
     weights = model.weights_sha256()
     identity = ModelIdentity(model.name, "+".join(weights.values()), dtype, model.sampler)
@@ -194,7 +194,12 @@ def _record(method: BoundMethod, model: ModelInfo) -> MethodRecord:
     )
 
 
-def _device(name: str) -> str:
+def find_device(name: str) -> str:
+    """The torch device an option names.
+
+    Raises:
+        ConfigError: it has no such name, or isn't there.
+    """
     import torch
 
     if name == "auto":
