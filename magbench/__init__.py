@@ -1,18 +1,23 @@
 """Evaluation suite for KV-cache policies in autoregressive long-video generation.
 
-`magbench.run(...)`, `magbench.score(...)` and `magbench.load(folder)` mirror the command line.
+`magbench.run(...)`, `magbench.score(...)`, `magbench.load(folder)` and `magbench.compare(a, b)` mirror the command
+line.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["load", "run", "score"]
+__all__ = ["compare", "load", "run", "score"]
 
 if TYPE_CHECKING:
     from magbench.api import load, run, score
+    from magbench.compare import compare
 
 
 def __getattr__(name: str) -> Any:
+    if name == "compare":
+        return import_module("magbench.compare")
     if name in __all__:
         from magbench import api
 

@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from magbench.errors import IncompatibleRunsError
 from magbench.jobs import CASE_IDENTITY
 from magbench.records import CaseRecord, SampleRecord
 from magbench.results import Results
@@ -33,6 +34,18 @@ class Comparability:
     """`metric@profile` -> why its values can't be compared."""
     cases: Mapping[CaseKey, str] = field(default_factory=dict)
     """(track, case id) of a case that both have -> why it isn't the same one."""
+
+    def require(self) -> None:
+        """Refuse what can't be compared.
+
+        Raises:
+            IncompatibleRunsError: something is blocking.
+        """
+        if self.blocking:
+            raise IncompatibleRunsError(
+                f"the runs cannot be compared: {'; '.join(self.blocking)}",
+                "run one of them again, with the suite, model and methods of the other",
+            )
 
 
 def comparability(a: Results, b: Results) -> Comparability:
@@ -127,12 +140,12 @@ def _differing(a: Results, b: Results, metrics: Mapping[str, str], cases: Mappin
             yield f"{name} has {failed} failed sample{'s' if failed != 1 else ''}"
     yield from _methods(a, b)
     for what, mine, other in (
-        ("tracks", {s.case.track for s in a.samples}, {s.case.track for s in b.samples}),
-        ("cases", _case_names(a, common_tracks(a, b)), _case_names(b, common_tracks(a, b))),
+        ("track", {s.case.track for s in a.samples}, {s.case.track for s in b.samples}),
+        ("case", _case_names(a, common_tracks(a, b)), _case_names(b, common_tracks(a, b))),
     ):
         for name, only in (("A", mine - other), ("B", other - mine)):
             if only:
-                yield f"{len(only)} {what} only in {name}: {_list(sorted(only))}"
+                yield f"{what}{'s' if len(only) != 1 else ''} only in {name}: {_list(sorted(only))}"
     if cases:
         yield f"{len(cases)} cases differ in content and are left out: {_first(cases)}"
     for metric, reason in metrics.items():

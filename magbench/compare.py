@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Literal
 
 from magbench.comparability import Comparability, common_tracks, comparability, label_of, method_pairs
-from magbench.errors import IncompatibleRunsError
 from magbench.records import RunRecord
 from magbench.reports.curves import Entry
 from magbench.reports.model import Column, lookup
@@ -28,6 +27,9 @@ __all__ = [
 
 LEVEL = 0.05
 CLOCK_UNITS = ("s", "ms", "/s")
+CLOCK_CHANGE = 0.1
+"""Share by which a time or speed must change to be pointed at."""
+NO_CLOCK_TEST = "not tested: the cases of a run share what else the machine did"
 
 SideState = Literal["value", "not_applicable", "error", "missing"]
 Mark = Literal["+", "-", "≠", "~", "=", "!", "*", "x", ""]
@@ -86,7 +88,12 @@ class Row:
 
     @property
     def changed(self) -> bool:
-        """Whether something is to be seen: a difference, or values that came, went or can't be compared."""
+        """Whether something is to be seen: a difference, or values that came, went or can't be compared.
+
+        A time or speed is not tested, and counts from a change of `CLOCK_CHANGE` up.
+        """
+        if clocked(self.column) and self.difference and self.a.value:
+            return abs(self.difference.value) > CLOCK_CHANGE * abs(self.a.value)
         return self.mark in ("+", "-", "≠", "!", "*", "x") or bool(self.lost or self.gained)
 
 
@@ -145,14 +152,15 @@ def compare(a: Run, b: Run) -> Comparison:
     """
     old, new = _read(a), _read(b)
     found = comparability(old, new)
-    if found.blocking:
-        raise IncompatibleRunsError(
-            f"the runs cannot be compared: {'; '.join(found.blocking)}",
-            "compare runs of one suite version, model and weights: run one of them again",
-        )
+    found.require()
     pairs = method_pairs(old, new)
     tracks = tuple(_track(name, old, new, found, pairs) for name in common_tracks(old, new))
     return Comparison(old.run, new.run, found, tracks)
+
+
+def clocked(column: Column) -> bool:
+    """Whether it is a time or a speed, which depends on the machine and on what else that does."""
+    return not column.quality and column.unit in CLOCK_UNITS
 
 
 def _read(run: Run) -> Results:
@@ -223,8 +231,8 @@ def _row(column: Column, x: str, y: str, old: _Half, new: _Half, found: Comparab
     a, before = _side(column, old, x)
     b, after = _side(column, new, y)
     row = Row(column, a, b, lost=len(before.keys() - after.keys()), gained=len(after.keys() - before.keys()))
-    clocked = bool(found.timing) and not column.quality and column.unit in CLOCK_UNITS
-    reason = found.metrics.get(column.metric) or (found.timing[0] if clocked else "")
+    timing = found.timing[0] if found.timing and clocked(column) else ""
+    reason = found.metrics.get(column.metric) or timing
     if (before or after) and (reason or not (old.expected and new.expected)):
         return replace(row, mark="x", reason=reason or "no case is the same in both")
     if not before or not after:
@@ -234,6 +242,8 @@ def _row(column: Column, x: str, y: str, old: _Half, new: _Half, found: Comparab
     if not common:
         return replace(row, reason="no case has a value in both")
     d = paired_difference(after, before)
+    if clocked(column):
+        d = Difference(d.value, d.n, descriptive=True, note=NO_CLOCK_TEST)
     a = replace(a, value=sum(before[case] for case in common) / len(common))
     b = replace(b, value=sum(after[case] for case in common) / len(common))
     same = all(before[case] == after[case] for case in common)

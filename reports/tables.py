@@ -94,18 +94,18 @@ def markdown(grid: Grid) -> str:
     def row(cells: Iterable[str]) -> str:
         return f"| {' | '.join(cells)} |\n"
 
-    out = [f"### {_md(grid.title)}\n\n", row("<br>".join(map(_md, lines)) for lines in grid.header)]
+    out = [f"### {escape(grid.title)}\n\n", row("<br>".join(map(escape, lines)) for lines in grid.header)]
     out.append(row(["---"] + ["---:"] * (len(grid.header) - 1)))
     for group in grid.groups:
         for line in group:
             cells = []
             for item in line:
                 note = f"<sup>{_numbers(item)}</sup>" if item.notes else ""
-                detail = f"<br><sub>{_md(item.detail)}</sub>" if item.detail else ""
-                cells.append(f"{_md(item.text)}{' ' + _md(item.mark) if item.mark else ''}{note}{detail}")
+                detail = f"<br><sub>{escape(item.detail)}</sub>" if item.detail else ""
+                cells.append(f"{escape(item.text)}{' ' + escape(item.mark) if item.mark else ''}{note}{detail}")
             out.append(row(cells))
-    out += ["\n", *(f"{_md(text)}  \n" for text in grid.legend)]
-    out += [f"<sup>{index}</sup> {_md(text)}  \n" for index, text in enumerate(grid.notes, 1)]
+    out += ["\n", *(f"{escape(text)}  \n" for text in grid.legend)]
+    out += [f"<sup>{index}</sup> {escape(text)}  \n" for index, text in enumerate(grid.notes, 1)]
     return "".join(out)
 
 
@@ -182,7 +182,7 @@ def _tex(text: str) -> str:
     return re.sub(r"(?<![\w$])-(?=\d)", "$-$", escaped)
 
 
-def _md(text: str) -> str:
+def escape(text: str) -> str:
     """Escape Markdown and HTML; one line."""
     text = _one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~!#$])", r"\\\1", text)
