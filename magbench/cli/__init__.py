@@ -15,6 +15,7 @@ from magbench.registry import did_you_mean, load_object
 COMMANDS = {
     "run": "magbench.cli.run:command",
     "score": "magbench.cli.score:command",
+    "fingerprint": "magbench.cli.fingerprint:command",
     "report": "magbench.cli.report:command",
     "compare": "magbench.cli.compare:command",
     "list": "magbench.cli.listing:command",
