@@ -147,13 +147,13 @@ def _differing(a: Results, b: Results, metrics: Mapping[str, str], cases: Mappin
             if only:
                 yield f"{what}{'s' if len(only) != 1 else ''} only in {name}: {_list(sorted(only))}"
     if cases:
-        yield f"{len(cases)} cases differ in content and are left out: {_first(cases)}"
+        yield f"{len(cases)} case{'s' if len(cases) != 1 else ''} left out: {_first(cases)}"
     for metric, reason in metrics.items():
         yield f"{metric} is not comparable: {reason}"
     for track in common_tracks(a, b):
         seeds = [sorted({s.seed for s in r.samples if s.case.track == track}) for r in (a, b)]
         if seeds[0] != seeds[1]:
-            yield f"{track}: seeds {_versus(_list(seeds[0]), _list(seeds[1]))}; averaged within a case"
+            yield f"{track}: seeds {_versus(_list(seeds[0]), _list(seeds[1]))}, averaged within a case"
         if a.run.primary.get(track, ()) != b.run.primary.get(track, ()):
             yield f"{track}: other primary endpoints; those of B hold"
     for what in ("dtype", "sampler"):
@@ -173,7 +173,7 @@ def _methods(a: Results, b: Results) -> Iterable[str]:
     pairs = method_pairs(a, b)
     for left, right in pairs.items():
         if left != right:
-            yield f"methods have other names and are taken as one: {left} in A, {right} in B"
+            yield f"the only method of each run, whatever its name: {_versus(left, right)}"
     for name, only in (("A", _labels(a).keys() - pairs.keys()), ("B", _labels(b).keys() - set(pairs.values()))):
         if only:
             yield f"method{'s' if len(only) != 1 else ''} only in {name}: {_list(sorted(only))}"
@@ -204,9 +204,11 @@ def _metrics(a: Results, b: Results) -> dict[str, str]:
         if name in mine and name in other:
             (old_versions, old_weights), (new_versions, new_weights) = mine[name], other[name]
             if old_versions != new_versions:
-                found[name] = f"version {_versus(_list(sorted(old_versions)), _list(sorted(new_versions)))}"
+                found[name] = f"version {_versus(_and(old_versions), _and(new_versions))}"
             elif old_weights != new_weights:
-                found[name] = f"weights {_versus(_hashes(old_weights), _hashes(new_weights))}"
+                found[name] = (
+                    f"weights {_versus(_and(sha[:9] for sha in old_weights), _and(sha[:9] for sha in new_weights))}"
+                )
             continue
         metric = name.partition("@")[0]
         profiles = [
@@ -258,8 +260,8 @@ def _first(found: Mapping[CaseKey, str]) -> str:
     return f"{track}/{case} has {reason}"
 
 
-def _hashes(found: Iterable[str]) -> str:
-    return _list(sorted(sha[:9] or "none" for sha in found))
+def _and(found: Iterable[object]) -> str:
+    return " and ".join(sorted(str(item) or "none" for item in found))
 
 
 def _changed(old: Mapping[Key, Any], new: Mapping[Key, Any]) -> list[Key]:
@@ -271,7 +273,7 @@ def _one(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def _versus(old: object, new: object) -> str:
-    return f"{old} in A, {new} in B"
+    return f"{old} → {new}"
 
 
 def _list(names: Iterable[object], shown: int = SHOWN) -> str:

@@ -104,6 +104,10 @@ class MethodComparison:
     a: str
     """Its label in A."""
     b: str
+    lost: int
+    """Cases with a finished sample in A only."""
+    gained: int
+    """Cases with a finished sample in B only."""
     rows: tuple[Row, ...]
     """Primary endpoints first, then the metrics in the suite's order, times and sizes last."""
 
@@ -177,6 +181,10 @@ class _Half:
     """Metrics that any of its samples has a record of."""
     expected: tuple[Pair, ...]
 
+    def finished(self, label: str) -> set[str]:
+        """Cases of a method with a finished sample."""
+        return {case for (case, _), entry in self.entries.get(label, {}).items() if entry.sample.status == "ok"}
+
 
 def _half(results: Results, track: str, cases: frozenset[str]) -> _Half:
     entries: dict[str, dict[Pair, Entry]] = {}
@@ -194,11 +202,12 @@ def _track(name: str, a: Results, b: Results, found: Comparability, pairs: Mappi
     cases = frozenset(case for case in sides[0] & sides[1] if (name, case) not in found.cases)
     old, new = _half(a, name, cases), _half(b, name, cases)
     columns = _columns(name, a.run, b.run, (old, new))
-    methods = [
-        MethodComparison(x, y, tuple(_row(column, x, y, old, new, found) for column in columns))
-        for x, y in pairs.items()
-        if x in old.entries or y in new.entries
-    ]
+    methods = []
+    for x, y in pairs.items():
+        if x in old.entries or y in new.entries:
+            before, after = old.finished(x), new.finished(y)
+            rows = tuple(_row(column, x, y, old, new, found) for column in columns)
+            methods.append(MethodComparison(x, y, len(before - after), len(after - before), rows))
     return TrackComparison(name, len(cases), tuple(_adjust(methods)))
 
 

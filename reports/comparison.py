@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from magbench.compare import LEVEL, Comparison, MethodComparison, Row, Side, TrackComparison
+from magbench.compare import LEVEL, Comparison, MethodComparison, Row, Side, TrackComparison, clocked
 from magbench.records import SCHEMA_VERSION, RunRecord
 from magbench.reports.grids import ARROWS, Grid, Item, number, signed
 from magbench.reports.tables import escape, markdown
@@ -13,7 +13,7 @@ from magbench.stats import MIN_CASES_TEST, TOO_FEW_TO_TEST
 MARKS = {
     "+": "better",
     "-": "worse",
-    "≠": "different, no better side",
+    "≠": "different (no better side)",
     "!": "a value in A only",
     "*": "a value in B only",
     "x": "not comparable",
@@ -28,21 +28,56 @@ def grids(comparison: Comparison, everything: bool = False) -> list[Grid]:
 
     Args:
         comparison: The two runs.
-        everything: Also rows in which nothing changed. Without it, a primary endpoint is still shown where the runs
-            differ, found significant or not, and a method without such rows has no table.
+        everything: Also the rows for which `worth_showing` is false. A method without a row has no table.
     """
     found = []
     for track in comparison.tracks:
         for method in track.methods:
-            rows = [row for row in method.rows if everything or worth_showing(row)]
+            rows = [row for row in method.rows if everything or worth_showing(row, method)]
             if rows:
                 found.append(_grid(track, method, rows))
     return found
 
 
-def worth_showing(row: Row) -> bool:
-    """Whether the short table has this row: it changed, or is a primary endpoint with any difference at all."""
-    return row.changed or (row.column.primary and row.difference is not None and row.mark != "=")
+def worth_showing(row: Row, method: MethodComparison) -> bool:
+    """Whether the short table has this row.
+
+    A primary endpoint is there unless it is the same in every case, or nowhere. Of the rest, what changed; not what is
+    incomparable or incomplete for a reason that holds for the whole metric or sample, which is said elsewhere.
+    """
+    if row.column.primary:
+        return row.changed or (row.difference is not None and row.mark != "=")
+    if row.mark == "x":
+        return False
+    if row.mark in ("~", "=", ""):
+        return row.lost > method.lost or row.gained > method.gained or (clocked(row.column) and row.changed)
+    return True
+
+
+def legend(comparison: Comparison, everything: bool = False) -> list[str]:
+    """What the signs in the tables mean, as far as they occur."""
+    shown = [
+        row
+        for track in comparison.tracks
+        for method in track.methods
+        for row in method.rows
+        if everything or worth_showing(row, method)
+    ]
+    lines = []
+    if any(row.column.primary for row in shown):
+        lines.append("* primary endpoint, p Holm-adjusted within the track; ( ) exploratory, not adjusted")
+    used = {row.mark for row in shown}
+    if used & MARKS.keys():
+        lines.append(", ".join(f"{mark} {meaning}" for mark, meaning in MARKS.items() if mark in used))
+    if any(row.difference and row.difference.low is not None and row.mark != "=" for row in shown):
+        lines.append("[low, high] 95 % interval of the mean difference, paired by case (inverted sign-flip test)")
+    return lines
+
+
+def describe(run: RunRecord) -> str:
+    """A run in a few words."""
+    suite = f"suite {run.suite} version {run.suite_version}, model {run.model}, " if run.suite else ""
+    return f"{suite}started {run.started[:10] or 'at an unknown time'}"
 
 
 def notices(comparison: Comparison) -> list[str]:
@@ -73,14 +108,16 @@ def as_markdown(comparison: Comparison, names: tuple[str, str] = ("A", "B")) -> 
         comparison: The two runs.
         names: What to call them, e.g. their folders.
     """
-    head = [f"A: {escape(names[0])}  ", f"B: {escape(names[1])}  ", ""]
-    parts = ["## magbench compare", "", *head, *(f"- {escape(text)}" for text in notices(comparison)), ""]
+    runs = (comparison.a, comparison.b)
+    head = [f"{k}: {escape(name)} ({escape(describe(run))})  " for k, name, run in zip("AB", names, runs, strict=True)]
+    parts = ["## magbench compare", "", *head, "", *(f"- {escape(text)}" for text in notices(comparison)), ""]
     if comparison.comparability.blocking:
         return "\n".join(parts)
     parts += [f"**{escape(text)}**  " for text in summary(comparison)]
     parts += ["", *(markdown(grid) for grid in grids(comparison))]
     parts += ["<details><summary>All rows</summary>", "", *(markdown(grid) for grid in grids(comparison, True))]
-    return "\n".join([*parts, "</details>", ""])
+    parts += ["</details>", "", *(f"{escape(text)}  " for text in legend(comparison, True)), ""]
+    return "\n".join(parts)
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -132,7 +169,7 @@ def _row(row: Row) -> dict[str, Any]:
 
 def _count(rows: Sequence[Row], what: str) -> str:
     counts = {mark: sum(row.mark == mark for row in rows) for mark in MARKS}
-    parts = [f"{count} {MARKS[mark]}" for mark, count in counts.items() if count]
+    parts = [f"{count} {MARKS[mark].partition(' (')[0]}" for mark, count in counts.items() if count]
     untested = sum(row.difference is not None and not row.mark for row in rows)
     parts += [f"{untested} not tested"] if untested else []
     return f"{what}: {', '.join(parts)}" if parts else ""
@@ -156,15 +193,16 @@ def _grid(track: TrackComparison, method: MethodComparison, rows: Sequence[Row])
         (("metric",), ("A",), ("B",), ("B − A",), ("p",)),
         groups,
         tuple(notes),
-        tuple(_legend(rows)),
+        (),
     )
 
 
 def _name(row: Row, notes: tuple[int, ...]) -> Item:
     column = row.column
     unit = f"[{column.unit}]" if column.unit else ""
-    words = (column.reduction or column.metric, unit, ARROWS[column.direction], "*" if column.primary else "")
-    return Item(" ".join(filter(None, words)), column.metric if column.reduction else "", "", notes)
+    words = (column.reduction or column.metric, ARROWS[column.direction], "*" if column.primary else "")
+    metric = column.metric if column.reduction else ""
+    return Item(" ".join(filter(None, words)), " ".join(filter(None, (metric, unit))), "", notes)
 
 
 def _level(side: Side) -> Item:
@@ -198,13 +236,3 @@ def _remarks(row: Row, cases: int) -> Iterable[str]:
     if row.mark != "x":
         yield from (f"A: {text}" for text in row.a.reasons if row.gained)
         yield from (f"B: {text}" for text in row.b.reasons if row.lost)
-
-
-def _legend(rows: Sequence[Row]) -> Iterable[str]:
-    if any(row.column.primary for row in rows):
-        yield "* primary endpoint, p Holm-adjusted within the track; ( ) exploratory, not adjusted"
-    used = {row.mark for row in rows}
-    if used & MARKS.keys():
-        yield ", ".join(f"{mark} {meaning}" for mark, meaning in MARKS.items() if mark in used)
-    if any(row.difference and row.difference.low is not None for row in rows):
-        yield "[low, high] 95 % interval of the mean paired difference (inverted sign-flip test)"

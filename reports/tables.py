@@ -65,7 +65,7 @@ def _cell(item: Item, style: str = "") -> Text:
     return text
 
 
-_MARK_STYLES = {"+": "green", "-": "red", "≠": "yellow", "~": "dim"}
+_MARK_STYLES = {"+": "green", "-": "red", "≠": "yellow", "~": "dim", "!": "bold red", "*": "cyan", "x": "magenta"}
 
 
 def _fold(lines: Sequence[str], width: int = 14) -> list[str]:

@@ -54,8 +54,8 @@ def _show(found: "Comparison", roots: tuple[Path, Path], everything: bool) -> No
     from magbench.reports import comparison as writing
     from magbench.reports.tables import footnotes, terminal
 
-    for name, root in zip("AB", roots, strict=True):
-        console.say(f"{name}: {root}")
+    for name, root, run in zip("AB", roots, (found.a, found.b), strict=True):
+        console.say(f"{name}: {root} ({writing.describe(run)})")
     for line in writing.notices(found):
         console.say(f"- {line}")
     grids = writing.grids(found, everything)
@@ -64,6 +64,10 @@ def _show(found: "Comparison", roots: tuple[Path, Path], everything: bool) -> No
         console.show(terminal(grid, console.width()))
         for line in footnotes(grid):
             console.say(line)
+    if grids:
+        console.say()
+    for line in writing.legend(found, everything) if grids else ():
+        console.say(line)
     console.say()
     for line in writing.summary(found):
         console.say(line)
