@@ -63,7 +63,7 @@ class Fingerprinter:
         """
         frames, model = history_frames(method.policy), self.model
         try:
-            outcome: dict[str, Any] = {"chunks": prints(model, method.policy, self._history(frames), prompt())}
+            outcome: dict[str, Any] = {"chunks": prints(model, method.policy, self.history(frames), prompt())}
         except Exception as error:  # the per-sample boundary: one method's fault ends no run
             reason, hint = blame(error)
             outcome = {"state": "error", "reason": reason, "hint": hint}
@@ -92,7 +92,7 @@ class Fingerprinter:
     def _weights(self) -> str:
         return "+".join(self.info.weights_sha256().values())
 
-    def _history(self, frames: int) -> Tensor:
+    def history(self, frames: int) -> Tensor:
         """Latents [1, frames, C, H, W] of the rendered world, or noise where the model can't encode its size."""
         world = World(Scene.parse(prompt()), _SEED)
         with torch.inference_mode():
