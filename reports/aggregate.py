@@ -7,7 +7,7 @@ from magbench.errors import ConfigError
 from magbench.records import MethodRecord, MetricRecord, RunRecord, SampleRecord, State, TraceRecord
 from magbench.reports.curves import Entry, panels, timeline
 from magbench.reports.model import EFFICIENCY, Cell, Column, Cost, Failure, Missing, Report, Row, TrackReport, lookup
-from magbench.stats import Difference, case_means, holm, mean_estimate, paired_difference
+from magbench.stats import Difference, case_means, holm, mean_estimate, paired_difference, rank_intervals
 
 LEVEL = 0.05
 MOTION, FREEZING = "motion@default/magnitude", "motion@default/freeze_share"
@@ -263,7 +263,7 @@ def _unrank(row: Row, columns: Sequence[Column], values: Values) -> Row:
 
 
 def _rank(rows: Sequence[Row], columns: Sequence[Column], values: Values) -> list[Row]:
-    """Sort methods by the first primary endpoint and give each the ranks that pairwise tests (Holm) allow."""
+    """Sort methods by the first primary endpoint and give each the ranks that the data allow."""
     references = [row for row in rows if row.reference]
     methods = [row for row in rows if not row.reference]
     if not columns or not columns[0].primary or columns[0].direction == "none":
@@ -273,29 +273,14 @@ def _rank(rows: Sequence[Row], columns: Sequence[Column], values: Values) -> lis
     ranked = [row for row in methods if not row.unranked and row.cells[first.key].estimate]
     ranked.sort(key=lambda row: -sign * _level(row, first))
     others = [row for row in methods if row not in ranked]
-    pairs = [(a, b) for i, a in enumerate(ranked) for b in ranked[i + 1 :]]
-    tests = [_pair_test(values[a.label][first.key], values[b.label][first.key]) for a, b in pairs]
-    if any(test is None or test.p is None for test in tests):
-        return ranked + others + references
-    better = {row.label: 0 for row in ranked}
-    worse = dict(better)
-    adjusted = holm([test.p or 0.0 for test in tests if test is not None])
-    for (a, b), test, p in zip(pairs, tests, adjusted, strict=True):
-        if test is not None and p <= LEVEL:
-            winner, loser = (a, b) if sign * test.value > 0 else (b, a)
-            worse[winner.label] += 1
-            better[loser.label] += 1
-    ranked = [replace(r, rank=(1 + better[r.label], len(ranked) - worse[r.label])) for r in ranked]
-    return ranked + others + references
+    oriented = {row.label: {k: sign * v for k, v in values[row.label][first.key].items()} for row in ranked}
+    ranks = rank_intervals(oriented, 1 - LEVEL)
+    return [replace(row, rank=ranks.get(row.label)) for row in ranked] + others + references
 
 
 def _level(row: Row, column: Column) -> float:
     estimate = row.cells[column.key].estimate
     return estimate.value if estimate else 0.0
-
-
-def _pair_test(a: Mapping[str, float], b: Mapping[str, float]) -> Difference | None:
-    return paired_difference(a, b) if any(case in b for case in a) else None
 
 
 def _failures(entries: Iterable[Entry]) -> Iterable[Failure]:

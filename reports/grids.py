@@ -132,8 +132,9 @@ def differences(track: TrackReport) -> Grid:
         if columns
     )
     legend = (
-        "paired by case, seeds averaged first; 95 % interval of the inverted sign-flip test; pₐ: Holm-adjusted over "
-        "the track's primary comparisons; p: exploratory, not adjusted; MDE: smallest difference found with power 0.8",
+        "paired by case, seeds averaged first; [low, high] 95 % interval, the wider of bootstrap-t and sign-flip test; "
+        "pₐ: Holm-adjusted over the track's primary comparisons; p: exploratory, not adjusted; "
+        "MDE: smallest difference found with power 0.8",
     )
     return Grid(f"{_title(track)}: differences to {track.baseline}", header, groups, tuple(notes.texts), legend)
 
@@ -216,11 +217,10 @@ def _legend(track: TrackReport) -> tuple[str, ...]:
         lines.append("* primary endpoint; everything else is exploratory")
     estimates = [cell.estimate for row in track.rows for cell in row.cells.values() if cell.estimate]
     if any(e.low is not None for e in estimates):
-        size = max(e.n for e in estimates)
-        few = "" if size >= MIN_CASES_TEST else f", descriptive only (fewer than {MIN_CASES_TEST} cases)"
-        lines.append(f"[low, high] 95 % bootstrap-t interval of the mean over cases{few}")
+        few = f", descriptive only below {MIN_CASES_TEST} cases" if any(e.descriptive for e in estimates) else ""
+        lines.append(f"[low, high] 95 % interval of the mean over cases, the wider of bootstrap-t and Student's{few}")
         if any(e.low is None and e.n >= MIN_CASES_INTERVAL for e in estimates):
-            lines.append("no [low, high] where too many cases have the same value")
+            lines.append("no [low, high] where all cases have the same value")
     if track.baseline:
         tested = any(cell.mark for row in track.rows for cell in row.cells.values())
         lines.append(
@@ -229,6 +229,8 @@ def _legend(track: TrackReport) -> tuple[str, ...]:
             if tested
             else f"against {track.baseline}: no mark where {TOO_FEW_TO_TEST} (below {MIN_CASES_TEST})"
         )
+    if any(row.rank for row in track.rows):
+        lines.append("rank a–b: ranks that paired tests on the first primary endpoint leave open, 95 % for all together")
     if any(row.applicability == "training-free transfer" for row in track.rows):
         lines.append("transfer: training-free transfer, the model was not trained with this cache policy")
     if any(row.cost for row in track.rows):

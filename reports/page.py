@@ -161,7 +161,7 @@ def _reading(track: TrackReport) -> str:
     banded = any(low is not None for panel in track.panels for curve in panel.curves for low in curve.low)
     parts = [
         "mean over cases, a curve ends where the first of its videos ends" if averaged else "",
-        "band: pointwise 95 % interval of the mean" if banded else "",
+        "band: pointwise 95 % interval of the mean, no test of a difference" if banded else "",
         "time zero: the switch from the given clip to the model" if track.timeline.switch else "",
         "ticks above: chunk borders" if track.timeline.chunk_borders else "",
         "ticks below: the cache evicted, absorbed or compressed" if any(track.timeline.events.values()) else "",
