@@ -18,6 +18,7 @@ COMMANDS = {
     "fingerprint": "magbench.cli.fingerprint:command",
     "report": "magbench.cli.report:command",
     "compare": "magbench.cli.compare:command",
+    "gate": "magbench.cli.gate:command",
     "list": "magbench.cli.listing:command",
     "show": "magbench.cli.show:command",
     "doctor": "magbench.cli.doctor:command",
