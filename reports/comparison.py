@@ -70,7 +70,7 @@ def legend(comparison: Comparison, everything: bool = False) -> list[str]:
     if used & MARKS.keys():
         lines.append(", ".join(f"{mark} {meaning}" for mark, meaning in MARKS.items() if mark in used))
     if any(row.difference and row.difference.low is not None and row.mark != "=" for row in shown):
-        lines.append("[low, high] 95 % interval of the mean difference, paired by case (inverted sign-flip test)")
+        lines.append("[low, high] 95 % interval, paired by case, the wider of bootstrap-t and sign-flip test")
     return lines
 
 

@@ -17,6 +17,7 @@ LEVELS: dict[str, set[str]] = {
     "magbench.store": {"magbench.errors", "magbench.records"},
     "magbench.suite": {"magbench.errors", "magbench.records", "magbench.registry", "magbench.data"},
     "magbench.jobs": {"magbench.errors", "magbench.records", "magbench.suite"},
+    "magbench.comparability": {"magbench.errors", "magbench.jobs", "magbench.records", "magbench.results"},
 }
 FORBIDDEN = {
     "data": ("magbench.metrics", "magbench.runners", "magbench.reports", "magbench.cli", "magbench.store"),
@@ -72,11 +73,22 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_vocabulary_imports_nothing_heavy() -> None:
-    ours = "records store errors registry suite jobs stats options provenance reports metrics runners.pool"
-    assert loaded_by("\n".join(f"import magbench.{name}" for name in [*ours.split(), "runners.models"])) == set()
+    ours = "records store errors registry suite jobs stats options provenance compare reports metrics"
+    names = [*ours.split(), "reports.comparison", "runners.pool", "runners.models"]
+    assert loaded_by("\n".join(f"import magbench.{name}" for name in names)) == set()
 
 
-LIGHT = ["--help", "run --help", "list methods", "list models", "list metrics", "list suites", "show mini", "nonsense"]
+LIGHT = [
+    "--help",
+    "run --help",
+    "list methods",
+    "list models",
+    "list metrics",
+    "list suites",
+    "show mini",
+    "compare --help",
+    "nonsense",
+]
 
 
 def test_light_commands_load_no_torch() -> None:
@@ -98,4 +110,7 @@ def test_the_probe_sees_what_is_loaded() -> None:
 
 
 def test_importing_the_face_gives_lazy_names() -> None:
-    assert loaded_by("import magbench; assert {'run', 'score', 'load'} <= set(dir(magbench)); magbench.load") == set()
+    assert (
+        loaded_by("import magbench; assert {'run', 'score', 'load', 'compare'} <= set(dir(magbench)); magbench.load")
+        == set()
+    )
