@@ -233,6 +233,6 @@ def _remarks(row: Row, cases: int) -> Iterable[str]:
         yield row.reason
     if row.difference and row.difference.n < cases:
         yield f"{row.difference.n} of {cases} cases have a value in both"
-    if row.mark != "x":
-        yield from (f"A: {text}" for text in row.a.reasons if row.gained)
-        yield from (f"B: {text}" for text in row.b.reasons if row.lost)
+    for name, side, fewer in (("A", row.a, row.gained), ("B", row.b, row.lost)):
+        if side.value is None or (fewer and row.mark != "x"):
+            yield from (f"{name}: {text}" for text in side.reasons)

@@ -190,6 +190,8 @@ def test_values_that_went_and_came() -> None:
     empty = found["level@default"]
     assert (empty.mark, empty.a.state, empty.a.reasons) == ("", "not_applicable", found["level@default"].b.reasons)
     assert "no weights" in empty.a.reasons[0]
+    [grid] = grids(compare(old, new), everything=True)
+    assert "A: not applicable: no weights (12 of 12 samples)" in grid.notes
 
 
 def test_a_metric_that_only_one_run_has() -> None:
