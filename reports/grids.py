@@ -230,7 +230,7 @@ def _legend(track: TrackReport) -> tuple[str, ...]:
             else f"against {track.baseline}: no mark where {TOO_FEW_TO_TEST} (below {MIN_CASES_TEST})"
         )
     if any(row.rank for row in track.rows):
-        lines.append("rank a–b: ranks that paired tests on the first primary endpoint leave open, 95 % for all together")
+        lines.append("rank a–b: ranks that paired tests on the first primary endpoint leave open, 95 % together")
     if any(row.applicability == "training-free transfer" for row in track.rows):
         lines.append("transfer: training-free transfer, the model was not trained with this cache policy")
     if any(row.cost for row in track.rows):
