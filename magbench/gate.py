@@ -6,13 +6,13 @@ from typing import Literal
 
 from magbench.comparability import comparability
 from magbench.errors import ConfigError
-from magbench.gate_checks import Check, Verdict, fingerprint_checks, quality_checks
+from magbench.gate_checks import RUNS, Check, Verdict, fingerprint_checks, quality_checks
 from magbench.gate_policy import FINGERPRINT, Acknowledged, GatePolicy
 from magbench.records import Record
 from magbench.results import read
 from magbench.store import RunStore
 
-__all__ = ["EXIT_CODES", "ORDER", "Check", "Outcome", "Verdict", "acknowledge", "judge", "overall"]
+__all__ = ["EXIT_CODES", "ORDER", "RUNS", "Check", "Outcome", "Verdict", "acknowledge", "judge", "overall"]
 
 ORDER: tuple[Verdict, ...] = ("PASS", "IMPROVED", "INCONCLUSIVE", "INCOMPLETE", "NOT_COMPARABLE", "REGRESSION")
 """The verdict of the gate is the last of these that any check has. A regression is certain whatever else is missing."""

@@ -21,6 +21,8 @@ from magbench.results import Results
 from magbench.stats import MIN_CASES_TEST, Difference, cases_to_decide
 from magbench.store import RunStore
 
+RUNS = "runs"
+"""The part of what concerns all methods."""
 Verdict = Literal["PASS", "IMPROVED", "INCONCLUSIVE", "INCOMPLETE", "NOT_COMPARABLE", "REGRESSION"]
 
 
@@ -28,11 +30,11 @@ class Check(Record):
     """One question that the gate asks."""
 
     part: str
-    """`fingerprint`, a track, or `runs` for what concerns all of them."""
+    """`fingerprint`, a track, or `RUNS`."""
     method: str = ""
     """Its label in the run; in the baseline where the run doesn't have it. Empty: all methods."""
     endpoint: str = ""
-    """`metric@profile/reduction`, or `fingerprint`; empty for part `runs`."""
+    """`metric@profile/reduction`, or `fingerprint`; empty for part `RUNS`."""
     verdict: Verdict | None
     """None: nothing to decide, which `text` explains."""
     text: str
@@ -124,10 +126,10 @@ def quality_checks(old: Results, new: Results, found: Comparability, policy: Gat
     """
     if new.run.status not in ("complete", "incomplete"):
         text = f"the run is not over, its status is {new.run.status}"
-        yield Check(part="runs", verdict="INCOMPLETE", text=text, details=(f"continue with: {new.run.command}",))
+        yield Check(part=RUNS, verdict="INCOMPLETE", text=text, details=(f"continue with: {new.run.command}",))
     if found.blocking:
         sentences = tuple(f"{sentence} (A: baseline, B: run)" for sentence in found.blocking)
-        yield Check(part="runs", verdict="NOT_COMPARABLE", text=sentences[0], details=sentences[1:])
+        yield Check(part=RUNS, verdict="NOT_COMPARABLE", text=sentences[0], details=sentences[1:])
         return
     pairs = method_pairs(old, new)
     rows = {
@@ -199,10 +201,8 @@ def _judged(item: Check, row: Row, margin: Margin) -> Check:
     if better.low is None or better.high is None or verdict == "INCOMPLETE":
         return _with(item, text=f"{better.n} cases are too few to test, {MIN_CASES_TEST} are needed")
     text = f"better by {signed(better.value)} [{number(better.low)}, {number(better.high)}], margin {number(limit)}"
-    if verdict == "INCONCLUSIVE":
-        more = f"about {needed}" if needed else "so near the margin that no number of"
-        text += f"; {more} cases would decide, these are {better.n}"
-    return _with(item, text=text)
+    more = f"about {needed} cases would decide" if needed else "so near the margin that more cases would hardly help"
+    return _with(item, text=text, details=(f"{more}, these are {better.n}",) if verdict == "INCONCLUSIVE" else ())
 
 
 def non_inferior(better: Difference, margin: float) -> tuple[Verdict, int | None]:

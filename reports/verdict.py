@@ -6,13 +6,15 @@ Labels, case ids and reasons come from users: each writer escapes them.
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from magbench.gate import Check, Outcome
+from magbench.gate import RUNS, Check, Outcome
 from magbench.gate_policy import FINGERPRINT
 from magbench.reports.grids import ARROWS, Grid, Item, number, signed
 from magbench.reports.tables import escape, markdown
 
-MARKS = {"IMPROVED": "+", "REGRESSION": "-", "INCOMPLETE": "!", "NOT_COMPARABLE": "x"}
-"""As in `magbench compare`."""
+SIGNS: dict[str | None, str] = {
+    "PASS": "✓", "IMPROVED": "✓", "INCONCLUSIVE": "?", "INCOMPLETE": "!", "NOT_COMPARABLE": "!", "REGRESSION": "✗",
+    None: "–",
+}  # fmt: skip
 ICONS = {
     "PASS": "✅", "IMPROVED": "✅", "INCONCLUSIVE": "⚠️", "INCOMPLETE": "⚠️", "NOT_COMPARABLE": "⛔", "REGRESSION": "❌",
 }  # fmt: skip
@@ -31,9 +33,11 @@ DETAILS = 5
 
 
 def grids(outcome: Outcome) -> list[Grid]:
-    """One table per part."""
-    parts = dict.fromkeys(item.part for item in outcome.checks)
-    return [_grid(part, [item for item in outcome.checks if item.part == part]) for part in parts]
+    """One table per part; of the tracks, one per method."""
+    parts: dict[tuple[str, str], list[Check]] = {}
+    for item in outcome.checks:
+        parts.setdefault((item.part, "" if item.part in (FINGERPRINT, RUNS) else item.method), []).append(item)
+    return [_grid(part, method, checks) for (part, method), checks in parts.items()]
 
 
 def remarks(outcome: Outcome) -> list[str]:
@@ -52,13 +56,9 @@ def headline(outcome: Outcome) -> str:
 
 def summary(outcome: Outcome) -> str:
     """GitHub Markdown, as for the summary of a CI run."""
-    verdict, _, meaning = headline(outcome).partition(": ")
-    parts = [
-        f"## {ICONS[outcome.verdict]} magbench gate: {escape(verdict)}",
-        "",
-        f"{meaning[:1].upper()}{meaning[1:]}.",
-    ]
-    parts += ["", *(markdown(grid) for grid in grids(outcome))]
+    verdict, _, meaning = headline(outcome).partition(", ")
+    parts = [f"## {ICONS[outcome.verdict]} magbench gate: {verdict}", "", meaning[:1].upper() + meaning[1:] + ".", ""]
+    parts += [markdown(grid) for grid in grids(outcome)]
     parts += [f"- {escape(line)}" for line in remarks(outcome)]
     names = (("run", outcome.run), ("baseline", outcome.baseline), ("policy", outcome.policy))
     parts += ["", f"<sub>{', '.join(f'{what} {escape(name)}' for what, name in names)}</sub>", ""]
@@ -111,52 +111,57 @@ def plain(text: str) -> str:
     return "".join(c for c in " ".join(text.split()) if c.isprintable())
 
 
-def _grid(part: str, checks: list[Check]) -> Grid:
+def _grid(part: str, method: str, checks: list[Check]) -> Grid:
     notes: dict[str, int] = {}
 
-    def marks(item: Check) -> tuple[int, ...]:
-        told = [_why(item) if part in (FINGERPRINT, "runs") or item.better_by is None else _extra(item)]
-        told += item.details[:DETAILS]
-        if len(item.details) > DETAILS:
-            told.append(f"and {len(item.details) - DETAILS} more")
-        return tuple(notes.setdefault(plain(text), len(notes) + 1) for text in told if text)
-
     def verdict(item: Check) -> Item:
-        if item.acknowledged:
-            return Item("acknowledged", notes=marks(item))
-        return Item(item.verdict or "–", "", MARKS.get(item.verdict or "", ""), marks(item))
+        numbers = tuple(notes.setdefault(text, len(notes) + 1) for text in _notes(item))
+        return Item(f"{_sign(item)} {_word(item)}", notes=numbers)
 
-    if part in (FINGERPRINT, "runs"):
-        groups = tuple((Item(plain(item.method) or "all methods"), verdict(item)) for item in checks)
-        return Grid(part, (("method",), ("verdict",)), (groups,), tuple(notes), ())
-    header = (("endpoint", "method"), ("baseline",), ("run",), ("better by",), ("margin",), ("verdict",))
-    methods = dict.fromkeys(item.method for item in checks)
-    lines = tuple(tuple(_line(item, verdict(item)) for item in checks if item.method == method) for method in methods)
+    if part in (FINGERPRINT, RUNS):
+        lines = tuple((Item(plain(item.method) or "all"), verdict(item)) for item in checks)
+        return Grid(part, (("method",), ("verdict",)), (lines,), tuple(notes), ())
+    header = (("endpoint",), ("baseline",), ("run",), ("better by",), ("margin",), ("verdict",))
+    rows = tuple((*_numbers(item), verdict(item)) for item in checks)
     legend = "better by: paired by case, + is better whatever the direction; [low, high] its 95 % interval"
     shown = any(item.better_by is not None for item in checks)
-    return Grid(part, header, lines, tuple(notes), (legend,) if shown else ())
+    return Grid(f"{part} · {plain(method)}", header, (rows,), tuple(notes), (legend,) if shown else ())
 
 
-def _line(item: Check, verdict: Item) -> tuple[Item, ...]:
+def _numbers(item: Check) -> tuple[Item, ...]:
+    metric, _, reduction = plain(item.endpoint).partition("/")
+    unit = f"[{item.unit}]" if item.unit else ""
     return (
-        Item(f"{plain(item.endpoint)} {ARROWS[item.direction]}".rstrip(), plain(item.method)),
+        Item(" ".join(filter(None, (reduction, unit, ARROWS[item.direction]))), metric),
         Item(_number(item.baseline)),
         Item(_number(item.run)),
         Item("–" if item.better_by is None else signed(item.better_by), _interval(item)),
         Item(_number(item.margin)),
-        verdict,
     )
 
 
-def _why(item: Check) -> str:
-    return f"acknowledged: {item.acknowledged}; {item.text}" if item.acknowledged else item.text
-
-
-def _extra(item: Check) -> str:
-    """What the table's own columns don't say."""
+def _notes(item: Check) -> Iterator[str]:
+    """What stands below the table: the reason, unless the numbers of the row are the reason."""
     if item.acknowledged:
-        return f"acknowledged: {item.acknowledged}"
-    return item.text.partition("; ")[2]
+        yield plain(f"acknowledged: {item.acknowledged}")
+    if item.margin is None or item.verdict == "INCOMPLETE":
+        yield plain(item.text)
+    yield from map(plain, item.details[:DETAILS])
+    if len(item.details) > DETAILS:
+        yield f"and {len(item.details) - DETAILS} more"
+
+
+def _sign(item: Check) -> str:
+    return "✓" if item.acknowledged else SIGNS[item.verdict]
+
+
+def _word(item: Check) -> str:
+    return "acknowledged" if item.acknowledged else item.verdict or "nothing to decide"
+
+
+def _why(item: Check) -> str:
+    shown = "; ".join((item.text, *item.details[:DETAILS]))
+    return f"acknowledged: {item.acknowledged}; {shown}" if item.acknowledged else shown
 
 
 def _number(value: float | None) -> str:
