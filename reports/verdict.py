@@ -89,7 +89,8 @@ def junit(outcome: Outcome) -> str:
         _count(suite)
     _count(root)
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True).decode() + "\n"
+    data: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return data.decode() + "\n"
 
 
 def annotations(outcome: Outcome) -> list[str]:

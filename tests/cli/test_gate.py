@@ -13,9 +13,11 @@ import pytest
 
 from magbench.gate import Check, Outcome
 from magbench.reports.verdict import ANNOTATIONS, annotations, grids, junit, summary
+from magbench.runners.models import MODELS
 from tests.cli.conftest import Invoke
 from tests.gate_runs import POLICY, PSNR, RECALL, TRACK, make, shifted
 from tests.synthetic_run import HOSTILE
+from tests.tiny_model import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = f"{HOSTILE}\r\n::error::x%0A,y:\x1b[31m]]>\ud800\x00\ufffe##[group]"
@@ -88,6 +90,22 @@ def test_a_saved_baseline_is_accepted(folders: Path, tmp_path: Path, invoke: Inv
     for run, code in (("same", 0), ("worse", 3)):
         words = ("gate", folders / run, "--baseline", tmp_path / "slim", "--policy", folders / "gate.yaml")
         assert invoke(*words).code == code
+
+
+def test_fingerprints_pass_from_command_to_command(
+    tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "tiny", TINY)
+    for name, method in (("good", "memrope"), ("same", "memrope"), ("other", "memrope:alpha_long=0.1")):
+        done = invoke("fingerprint", "--model", "tiny", "--method", method, "--out", tmp_path / name)
+        assert done.code == 0, done.err
+    assert invoke("gate", tmp_path / "good", "--save-baseline", tmp_path / "slim").code == 0
+    done = invoke("gate", tmp_path / "same", "--baseline", tmp_path / "slim")
+    assert done.code == 0, done.out
+    assert "warning: quality was not checked" in done.out
+    done = invoke("gate", tmp_path / "other", "--baseline", tmp_path / "slim")
+    assert done.code == 3
+    assert "parameter alpha_long was 0.01 and is 0.1" in done.out
 
 
 @pytest.mark.parametrize(
@@ -242,7 +260,8 @@ def test_annotations_are_one_line_each_and_decode_to_the_text() -> None:
     }  # fmt: skip
     assert all(set(title) == {"title"} for _, title, _ in read)
     plain = "".join(c for c in " ".join(EVIL.split()) if c.isprintable())
-    assert read[0][2] == f"{plain}, fingerprint: {plain}"
+    assert read[0][2] == f"{plain}, fingerprint: {plain}; {plain}; {plain}2"
+    assert read[1][2] == f"{plain}, {RECALL}: {plain}"
     assert "%250A" in lines[0]  # a percent sign of the text stays one
 
 
