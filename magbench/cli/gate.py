@@ -1,5 +1,6 @@
 """`magbench gate RUN`."""
 
+import json
 import os
 from pathlib import Path
 from secrets import token_hex
@@ -9,7 +10,7 @@ import click
 
 from magbench.cli import console
 from magbench.errors import ConfigError, StoreError
-from magbench.store import RunStore, write_json
+from magbench.store import RunStore
 
 if TYPE_CHECKING:
     from magbench.gate import Outcome
@@ -64,7 +65,7 @@ def command(
     if junit:
         _write(junit, writing.junit(outcome))
     if as_json:
-        write_json(as_json, outcome.model_dump(mode="json"))
+        _write(as_json, json.dumps(outcome.model_dump(), indent=1, allow_nan=False) + "\n")
     _show(outcome, guarded=annotations)
     for line in writing.annotations(outcome) if annotations else ():
         console.say(line)

@@ -279,6 +279,21 @@ def test_the_terminal_gets_no_control_characters() -> None:
         assert all(text.isprintable() for text in [*texts, *grid.notes])
 
 
+def test_half_a_character_in_a_record_breaks_no_file(folders: Path, tmp_path: Path, invoke: Invoke) -> None:
+    store = make(tmp_path / "run")
+    (sample,) = (s for s in store.records() if s.case.id.endswith("03"))
+    file = store.sample_dir(sample.key) / "sample.json"
+    text = (
+        file.read_text().replace('"status": "ok"', '"status": "error"').replace('"reason": ""', r'"reason": "\ud800"')
+    )
+    file.write_text(text)
+    options = [f"--{name}={tmp_path / name}" for name in ("summary", "junit", "json")]
+    words = ("--baseline", folders / "good", "--policy", folders / "gate.yaml", "--annotations", *options)
+    done = invoke("gate", store.root, *words)
+    assert done.code == 4, done.err
+    assert all((tmp_path / name).read_bytes().decode() for name in ("summary", "junit", "json"))
+
+
 def test_json_is_strict_and_whole(folders: Path, tmp_path: Path, invoke: Invoke) -> None:
     file = tmp_path / "gate.json"
     invoke("gate", folders / "noisy", "--baseline", folders / "good", "--policy", folders / "gate.yaml", "--json", file)
