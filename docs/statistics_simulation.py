@@ -5,6 +5,7 @@ Writes the tables of docs/statistics.md between its two markers. Needs scipy; ta
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -152,7 +153,7 @@ def _effect(n: int, wanted: float) -> float:
     return float(scipy.optimize.brentq(lambda effect: _student_power(n, effect) - wanted, 0.01, 2))
 
 
-def _percent(share: float) -> str:
+def _percent(share: float | np.floating[Any]) -> str:
     return f"{100 * share:.1f}"
 
 
