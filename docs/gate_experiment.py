@@ -39,7 +39,7 @@ from magbench.runners.wan.sampler import renoise
 from magbench.store import RunStore
 
 METHOD = "memrope"
-SECONDS = 6.0
+SECONDS = 4.0
 """Length of long-horizon videos."""
 DEVELOPMENT, FRESH = 10_000, 20_000
 """First seed of either kind."""
@@ -410,7 +410,7 @@ def insert(page: Path, text: str) -> None:
 
 BOTH = ("long-horizon", "mag-bench")
 SIZES = {
-    "measure": Size(gates=100, faulty=30, seeds=1, seconds=SECONDS, cases=None, tracks=BOTH),
+    "measure": Size(gates=100, faulty=20, seeds=1, seconds=SECONDS, cases=None, tracks=BOTH),
     "develop": Size(gates=6, faulty=6, seeds=1, seconds=SECONDS, cases=None, tracks=BOTH),
     "quick": Size(gates=1, faulty=1, seeds=1, seconds=SECONDS, cases=10, tracks=("mag-bench",)),
 }
