@@ -1,15 +1,14 @@
 """Suite x methods x seeds to jobs: one job per sample, grouped for batched sampling."""
 
 import hashlib
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from typing import Any
 
 from magbench.errors import ConfigError
+from magbench.names import digest, slug
 from magbench.records import CaseRecord, MethodRecord, SampleRecord, Track
 from magbench.suite import Suite
 
@@ -157,17 +156,6 @@ def sample_seed(case: CaseRecord, seed: int) -> int:
     """Seed of a sample's noise stream: a hash of case and seed, the same for all methods and models, 63 bits."""
     text = f"{case.track}/{case.id}/{seed}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def digest(identity: Mapping[str, Any]) -> str:
-    """SHA-256 of a mapping's canonical JSON, in hexadecimal."""
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def slug(text: str, length: int = 40) -> str:
-    """`text` made fit for a file name: letters, digits, `=`, `+`, `_` and `-`, a letter or digit first."""
-    return re.sub(r"[^A-Za-z0-9=+_]+", "-", text).lstrip("-=+_")[:length].rstrip("-") or "x"
 
 
 def refuse_mixture(plan: Plan, stored: Iterable[SampleRecord]) -> None:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from magbench.errors import ConfigError, StoreError
-from magbench.jobs import digest, slug
+from magbench.names import digest, slug
 from magbench.records import FingerprintRecord, MetricRecord, Record, RunRecord, SampleRecord, TraceRecord
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)

@@ -10,8 +10,9 @@ from pathlib import Path
 from magbench import __version__, provenance
 from magbench.data.mini_world import Scene
 from magbench.errors import ConfigError
-from magbench.jobs import ModelIdentity, Plan, expand, slug
+from magbench.jobs import ModelIdentity, Plan, expand
 from magbench.metrics import METRICS
+from magbench.names import slug
 from magbench.options import RunOptions
 from magbench.records import MethodRecord, RunRecord
 from magbench.runners.execute import Setup

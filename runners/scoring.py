@@ -13,8 +13,9 @@ from typing import Literal
 from magbench import __version__, provenance
 from magbench.data.video import sha256_file, video_ref
 from magbench.errors import ConfigError, StoreError, VideoError
-from magbench.jobs import reference_method, slug
+from magbench.jobs import reference_method
 from magbench.metrics import METRICS
+from magbench.names import slug
 from magbench.options import ScoreOptions
 from magbench.records import CaseRecord, MethodRecord, RunRecord, SampleRecord, VideoRef
 from magbench.registry import did_you_mean

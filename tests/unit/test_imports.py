@@ -14,9 +14,10 @@ LEVELS: dict[str, set[str]] = {
     "magbench.errors": set(),
     "magbench.records": set(),
     "magbench.registry": {"magbench.errors"},
-    "magbench.store": {"magbench.errors", "magbench.records"},
+    "magbench.names": set(),
+    "magbench.store": {"magbench.errors", "magbench.names", "magbench.records"},
     "magbench.suite": {"magbench.errors", "magbench.records", "magbench.registry", "magbench.data"},
-    "magbench.jobs": {"magbench.errors", "magbench.records", "magbench.suite"},
+    "magbench.jobs": {"magbench.errors", "magbench.names", "magbench.records", "magbench.suite"},
     "magbench.comparability": {"magbench.errors", "magbench.jobs", "magbench.records", "magbench.results"},
 }
 FORBIDDEN = {
