@@ -12,16 +12,12 @@ __all__ = ["compare", "load", "run", "score"]
 
 if TYPE_CHECKING:
     from magbench.api import load, run, score
-    from magbench.compare import compare
+    from magbench.comparison import compare
 
 
 def __getattr__(name: str) -> Any:
-    if name == "compare":
-        return import_module("magbench.compare")
     if name in __all__:
-        from magbench import api
-
-        return getattr(api, name)
+        return getattr(import_module("magbench.comparison" if name == "compare" else "magbench.api"), name)
     raise AttributeError(f"module 'magbench' has no attribute {name!r}")
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Literal
 
 from magbench.comparability import Comparability, label_of, method_pairs
-from magbench.compare import Row, compare
+from magbench.comparison import Row, compare
 from magbench.errors import ConfigError
 from magbench.fingerprint import NOT_COMPARABLE, check
 from magbench.gate_policy import FINGERPRINT, FingerprintRule, GatePolicy, Margin

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from magbench.compare import LEVEL, Comparison, MethodComparison, Row, Side, TrackComparison, clocked
+from magbench.comparison import LEVEL, Comparison, MethodComparison, Row, Side, TrackComparison, clocked
 from magbench.records import SCHEMA_VERSION, RunRecord
 from magbench.reports.grids import ARROWS, Grid, Item, number, signed
 from magbench.reports.tables import escape, markdown

@@ -11,7 +11,7 @@ from magbench.errors import ConfigError, StoreError
 from magbench.store import write_json
 
 if TYPE_CHECKING:
-    from magbench.compare import Comparison
+    from magbench.comparison import Comparison
 
 
 @click.command("compare")
@@ -30,7 +30,7 @@ def command(old: Path, new: Path, everything: bool, markdown: str | None, as_jso
     """
     from magbench.api import load
     from magbench.comparability import comparability
-    from magbench.compare import Comparison, compare
+    from magbench.comparison import Comparison, compare
     from magbench.reports import comparison as writing
 
     if "" in (str(markdown), str(as_json)):

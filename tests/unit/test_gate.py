@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 
 from magbench import load
 from magbench.baseline import save_baseline
-from magbench.compare import compare
+from magbench.comparison import compare
 from magbench.errors import ConfigError, StoreError
 from magbench.gate import EXIT_CODES, ORDER, Check, Outcome, Verdict, acknowledge, judge, overall
 from magbench.gate_checks import non_inferior, turned

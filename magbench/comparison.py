@@ -1,15 +1,13 @@
 """Two runs side by side: what got better, worse, lost or found.
 
 A is the old run, B the new one, and a difference is B minus A, paired by case after the seeds of a case are averaged.
-`magbench.compare(a, b)` calls this module's `compare`.
+`magbench.compare` is this module's `compare`.
 """
 
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Literal
 
 from magbench.comparability import Comparability, common_tracks, comparability, label_of, method_pairs
@@ -305,14 +303,3 @@ def _mark(row: Row) -> Mark:
     if row.column.direction == "none":
         return "≠"
     return "+" if (row.difference.value > 0) == (row.column.direction == "higher") else "-"
-
-
-class _Callable(ModuleType):
-    """The package has this module and its main function under one name: the module can be called."""
-
-    def __call__(self, a: Run, b: Run) -> Comparison:
-        """As `compare`."""
-        return compare(a, b)
-
-
-sys.modules[__name__].__class__ = _Callable
