@@ -19,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -209,20 +210,32 @@ def chosen(case: CaseRecord, work: Prepared, size: Size) -> bool:
 
 
 class Remembering:
-    """A model that encodes each history once: all runs of a process give the same ones."""
+    """A model that encodes each history, and decodes its whole blocks, once: all runs of a process share them."""
 
     def __init__(self, model: execute.VideoModel) -> None:
         self._model = model
-        self._known: dict[bytes, Tensor] = {}
+        self._encoded: dict[bytes, Tensor] = {}
+        self._decoded: dict[bytes, Frame] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     def encode(self, frames: Frame) -> Tensor:
-        key = hashlib.sha256(frames.tobytes()).digest()
-        if key not in self._known:
-            self._known[key] = self._model.encode(frames)
-        return self._known[key]
+        key = _digest(frames)
+        if key not in self._encoded:
+            latents = self._encoded[key] = self._model.encode(frames)
+            for block in torch.split(latents, execute.DECODE_FRAMES):
+                if len(block) == execute.DECODE_FRAMES:
+                    self._decoded[_digest(block.numpy())] = self._model.decode(block)
+        return self._encoded[key]
+
+    def decode(self, latents: Tensor) -> Frame:
+        found = self._decoded.get(_digest(latents.numpy()))
+        return self._model.decode(latents) if found is None else found
+
+
+def _digest(values: npt.NDArray[Any]) -> bytes:
+    return hashlib.sha256(values.tobytes()).digest()
 
 
 @lru_cache
