@@ -40,7 +40,7 @@ from magbench.runners.wan.sampler import renoise
 from magbench.store import RunStore
 
 METHOD = "memrope"
-SECONDS = 4.0
+SECONDS = 6.0
 """Length of long-horizon videos."""
 DEVELOPMENT, FRESH = 10_000, 20_000
 """First seed of either kind."""
