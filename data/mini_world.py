@@ -28,7 +28,7 @@ SUBPIXEL = 8
 
 SKIES = ("clear", "sunset", "night", "misty")
 GROUNDS = ("meadow", "desert", "quarry", "snowfield")
-COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "pink", "black")
+COLOURS = ("red", "yellow", "green", "blue", "pink", "black")
 HATS = ("square", "tall", "wide")
 SHAPES = ("box", "tent", "ball")
 CAMERAS = (
@@ -40,26 +40,20 @@ CAMERAS = (
     "pans left and comes back",
     "pans right and comes back",
 )
-SLOW, QUICK = 1.5, 4.0
+SLOW, QUICK = 2.0, 4.0
 """Camera speeds in pixels per frame."""
 
 Frame = npt.NDArray[np.uint8]
 
 _SKY_RGB = ((115, 175, 240), (250, 180, 135), (42, 42, 95), (180, 215, 200))
 _GROUND_RGB = ((105, 130, 70), (200, 175, 120), (125, 112, 128), (222, 230, 238))
-COLOUR_RGB = (
-    (215, 45, 45),
-    (245, 140, 35),
-    (250, 230, 70),
-    (40, 170, 60),
-    (70, 210, 220),
-    (45, 75, 215),
-    (240, 130, 205),
-    (25, 25, 30),
-)
-_HAT_SIZE = {"square": (9, 6), "tall": (5, 10), "wide": (17, 4)}
-_BODY_SIZE = (11, 14)
-_LANDMARKS = 14
+COLOUR_RGB = ((215, 45, 45), (250, 225, 60), (40, 170, 60), (45, 75, 215), (240, 120, 205), (25, 25, 30))
+BODY_SIZE = (13, 16)
+"""Width and height of the walker's body in pixels, without the hat."""
+_HAT_SIZE = {"square": (11, 9), "tall": (7, 14), "wide": (23, 6)}
+_LANDMARKS = 16
+_LANDMARK_SIZE, _LANDMARK_BASE = 8, 32
+_GRID = 8
 _TURN = 24
 
 _ARTICLE = r"(?:an?)"
@@ -104,6 +98,12 @@ class CameraPath:
         counts = (self.lead_in, self.arrive, self.dwell, self.leave, self.away)
         if any(count < 0 for count in counts) or self.away % 2:
             raise ConfigError(f"camera path has a negative frame count or an odd time away: {self}")
+
+    @property
+    def turn_frame(self) -> int | None:
+        """Index of the frame at which the camera first turns around; None if it never does."""
+        turn = self.arrive + self.leave + self.away // 2
+        return self.lead_in + self.dwell + turn if turn else None
 
     @property
     def return_frame(self) -> int:
@@ -286,8 +286,7 @@ class World:
         self.seed = seed
         self.path = scene.path() if path is None else path
         dice = random.Random(f"magbench mini world {seed}")
-        self._start = _below(dice, PANORAMA)
-        self._walker_x = 22 + _below(dice, 21)
+        self._start = _GRID * _below(dice, PANORAMA // _GRID)
         self._walker_phase = _below(dice, 1000) / 1000
         self.landmarks = _draw_landmarks(dice)
         self._hills = [_skyline(dice, points, base, height) for points, base, height in ((9, 22, 9), (16, 33, 6))]
@@ -355,7 +354,7 @@ class World:
 
     def _walker(self, t: int) -> tuple[int, int, str]:
         sway, step = (_wave(t / period + self._walker_phase) for period in (20, 5))
-        x, bottom = self._walker_x + math.floor(4 * sway + 0.5), 62 - math.floor(1.5 * (step + 1) + 0.5)
+        x, bottom = SIZE // 2 + math.floor(4 * sway + 0.5), 62 - math.floor(1.5 * (step + 1) + 0.5)
         return x, bottom, self.scene.hat_shape
 
 
@@ -371,7 +370,7 @@ def _wave(phase: float) -> float:
 
 def _grow(x: int, bottom: int, hat_shape: str) -> tuple[Box, Box]:
     """Body and hat of a walker whose centre column is `x`, standing on row `bottom`."""
-    width, height = _BODY_SIZE
+    width, height = BODY_SIZE
     hat_width, hat_height = _HAT_SIZE[hat_shape]
     top = bottom - height
     body = Box(x - width // 2, top, x + width // 2 + 1, bottom)
@@ -379,11 +378,13 @@ def _grow(x: int, bottom: int, hat_shape: str) -> tuple[Box, Box]:
 
 
 def _draw_landmarks(dice: random.Random) -> tuple[Landmark, ...]:
+    """One landmark per stretch of the panorama, no two alike."""
+    kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    stretch = PANORAMA // _LANDMARKS
     landmarks = []
     for i in range(_LANDMARKS):
-        x = i * PANORAMA // _LANDMARKS + _below(dice, 13)
-        colour, shape = COLOURS[_below(dice, len(COLOURS))], SHAPES[_below(dice, len(SHAPES))]
-        landmarks.append(Landmark(x, colour, shape, 6 + _below(dice, 4), 38 + _below(dice, 5)))
+        x = i * stretch + _GRID * _below(dice, 2) + _GRID // 2 - 2
+        landmarks.append(Landmark(x, *kinds.pop(_below(dice, len(kinds))), _LANDMARK_SIZE, _LANDMARK_BASE))
     return tuple(landmarks)
 
 

@@ -25,7 +25,7 @@ def main() -> None:
     """Write docs/result.png."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--case", default="return-24-0")
+    parser.add_argument("--case", default="return-24-08")
     parser.add_argument("--panel", default="subject_identity@mini · prompted attributes")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "result.png")
     options = parser.parse_args()

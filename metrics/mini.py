@@ -12,6 +12,9 @@ from magbench.metrics.mini_case import not_mini, scene_of
 from magbench.metrics.subject_consistency import SubjectConsistency
 from magbench.records import Series
 
+_OPENING = 3.0
+"""Seconds."""
+
 
 class LPIPSConsecutiveMini(LPIPSConsecutive):
     """`lpips_consecutive` with the judge's three feature maps; see `magbench.metrics.mini_judge.judge_layers`.
@@ -51,11 +54,13 @@ class SubjectIdentity(Metric):
 
     The series is, per frame, the share of the three that the judge reads as prompted; what it refuses to read is not.
     `all` (the headline) is the share of frames in which all three are right; `body`, `hat_colour`, `hat_shape` each by
-    itself; the rest is the drift of the series (see `magbench.metrics.drift`), negative when the walker is lost.
+    itself; `shown@3s` is 1 if all three are right in more than half of the frames of the first 3 s, else 0, so that its
+    mean is the share of videos that show the prompted walker at all. The rest is the drift of the series (see
+    `magbench.metrics.drift`), negative when the walker is lost.
 
-    The judge errs too: of 1,800 rendered frames of worlds it wasn't trained on it misread none of the three; blurred,
-    noisy or recoloured, 0.3 % of the hat shapes. See also the `real` row. Blind to a walker that is changed in ways the
-    prompt has no word for, or doubled.
+    The judge errs too: of 2,000 rendered frames of worlds it wasn't trained on it misread none of the three; blurred,
+    noisy or recoloured, 0.05 % of the coats and hat shapes. See also the `real` row. Blind to a walker that is changed
+    in ways the prompt has no word for, or doubled.
     """
 
     name = "subject_identity"
@@ -68,6 +73,7 @@ class SubjectIdentity(Metric):
         Declared("body", "higher", "", 0, 1),
         Declared("hat_colour", "higher", "", 0, 1),
         Declared("hat_shape", "higher", "", 0, 1),
+        Declared("shown@3s", "higher", "", 0, 1),
         *declared("lower"),
     )
 
@@ -100,12 +106,14 @@ class SubjectIdentity(Metric):
         right = torch.cat(self._right)
         series = right.double().mean(1)
         body, hat_colour, hat_shape = right.double().mean(0).tolist()
+        opening = right[torch.tensor(self._times) < self._times[0] + _OPENING].all(1)
         return Scores(
             {
                 "all": float(right.all(1).double().mean()),
                 "body": body,
                 "hat_colour": hat_colour,
                 "hat_shape": hat_shape,
+                "shown@3s": float(opening.double().mean() > 0.5),
                 **functionals(self._times, series.tolist(), "lower"),
             },
             (Series(name="prompted attributes", times=tuple(self._times), values=tuple(series.tolist())),),

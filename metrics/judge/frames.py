@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from magbench.data.mini_world import COLOUR_RGB, COLOURS, SHAPES, SIZE, Frame, Scene, World
+from magbench.data.mini_world import BODY_SIZE, COLOUR_RGB, COLOURS, SHAPES, SIZE, Frame, Scene, World
 from magbench.metrics.judge.network import CELL, COLUMNS, REJECT, SLOTS, WALKER_SLOTS
 
 TRAINING_SEEDS = range(300_000, 400_000)
@@ -90,7 +90,7 @@ def _garble(
         return small.repeat(block, 0).repeat(block, 1)[: shape[0], : shape[1]]
 
     box = world.subject_box(t)
-    split = box.bottom - 14
+    split = box.bottom - BODY_SIZE[1]
     whole, hat = frame[box.top : box.bottom, box.left : box.right], frame[box.top : split, box.left : box.right]
     background = world.frame_without_walker(t)
     kind = dice.random()
@@ -120,7 +120,7 @@ def _garble(
         walker = whole.copy()
         for i in np.flatnonzero(column[0] == 1).tolist():
             left = max(0, (i - 1) * CELL)
-            patch = frame[20:44, left : left + 3 * CELL]
+            patch = frame[12:36, left : left + 3 * CELL]
             patch[:] = noise(patch.shape, 2 if dice.random() < 0.5 else 4)
         whole[:] = walker
         column[0, column[0] == 1], column[1:] = 0, IGNORE

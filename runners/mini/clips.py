@@ -1,6 +1,7 @@
 """Training data of `mini`: worlds rendered from seeds that no suite uses."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,14 @@ HELD_OUT_SEEDS = range(500_000, 510_000)
 
 
 def training_world(seed: int) -> World:
-    """The world of a training seed: a random sentence, and for `comes back` often a random path with rests."""
+    """The world of a training seed: a random sentence, and for `comes back` often a random path with rests.
+
+    Half of the sentences say `comes back`: only those ask for memory.
+    """
     dice = random.Random(f"magbench mini training {seed}")
     scene = Scene.draw(dice)
+    if dice.random() < 0.3:
+        scene = replace(scene, camera=f"pans {'left' if dice.random() < 0.5 else 'right'} and comes back")
     if "comes back" not in scene.camera or dice.random() < 0.4:
         return World(scene, seed)
     sign = 1 if "right" in scene.camera else -1

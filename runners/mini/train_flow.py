@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from magbench.data.mini_world import Scene
+from magbench.data.mini_world import World
 from magbench.errors import ConfigError
 from magbench.runners.mini.batches import TRAINED_SPAN, draw_batch
 from magbench.runners.mini.clips import GENERATOR_SEEDS, encode_clips, training_world
@@ -48,27 +48,28 @@ def train_flow(
     generator = MiniGenerator()
     generator.transformer.init_weights()
     generator.to(device)
-    latents, scenes = _clips(vae, folder / "clips.safetensors", clips)
-    ids = torch.tensor([token_ids(scene) for scene in scenes])
-    returning = torch.tensor(["comes back" in scene.camera for scene in scenes])
+    latents, worlds = _clips(vae, folder / "clips.safetensors", clips)
+    ids = torch.tensor([token_ids(world.scene) for world in worlds])
+    turns = torch.tensor([-1 if world.path.turn_frame is None else world.path.turn_frame for world in worlds])
     rope = Rope(generator.transformer.config.head_dim, 4, 4)
 
     def loss(step: int) -> Tensor:
         dice = torch.Generator().manual_seed(step_seed(seed, step))
-        batch = draw_batch(returning, step, dice)
+        batch = draw_batch(turns, step, dice)
         clean = latents[batch.clips[:, None], batch.frames].float().to(device)
         with torch.autocast(device.type, torch.bfloat16):
             rows = generator.text(ids[batch.clips].to(device))
             return flow_loss(generator.transformer, rope, clean, rows, batch.shown, batch.chunks, dice, batch.layout)
 
-    schedule = Schedule(steps, seed=seed)
-    average = train(generator, loss, schedule, folder, stop_after=stop_after, exported=exported)
+    schedule = Schedule(steps, constant=0.6, seed=seed)
+    matrices = [weight for weight in generator.transformer.blocks.parameters() if weight.ndim == 2]
+    average = train(generator, loss, schedule, folder, matrices=matrices, stop_after=stop_after, exported=exported)
     generator.load_state_dict(average)
     return generator.eval()
 
 
-def _clips(vae: MiniVAE, file: Path, count: int) -> tuple[Tensor, list[Scene]]:
-    """Encoded clips with their scenes; the latents are kept in `file`, so that continuing does not encode again."""
+def _clips(vae: MiniVAE, file: Path, count: int) -> tuple[Tensor, list[World]]:
+    """Encoded clips with their worlds; the latents are kept in `file`, so that continuing does not encode again."""
     seeds = GENERATOR_SEEDS[:count]
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -79,4 +80,4 @@ def _clips(vae: MiniVAE, file: Path, count: int) -> tuple[Tensor, list[Scene]]:
     latents = load_file(file)["latents"]
     if len(latents) != count:
         raise ConfigError(f"{file} holds {len(latents)} clips, not {count}", "use a fresh --out folder")
-    return latents, [training_world(seed).scene for seed in seeds]
+    return latents, [training_world(seed) for seed in seeds]

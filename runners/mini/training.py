@@ -6,7 +6,7 @@ Every step draws its batch and noise from generators seeded by (seed, step), so 
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
+MATRIX_RATE = 4.0
+"""Learning rate of matrices trained with Muon, in units of the schedule's."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -22,7 +25,7 @@ class Schedule:
 
     Args:
         steps: Optimiser steps in all.
-        rate: Peak learning rate of AdamW.
+        rate: Peak learning rate of AdamW; that of Muon is MATRIX_RATE times it.
         warmup: Steps of linear warm-up.
         constant: Share of the steps before the rate falls linearly to 2 % of its peak.
         average: Decay of the exponential average of the weights, reached after the first steps.
@@ -58,6 +61,7 @@ def train(
     schedule: Schedule,
     folder: Path,
     *,
+    matrices: Iterable[nn.Parameter] = (),
     stop_after: int | None = None,
     checkpoint_seconds: float = 120,
     exported: Callable[[dict[str, Tensor], int], None] | None = None,
@@ -69,25 +73,36 @@ def train(
         loss: Step index (from 0) to a scalar loss, random only through `step_seed`.
         schedule: Steps, rates and seed.
         folder: Holds `checkpoint.pt`, written atomically every `checkpoint_seconds`.
+        matrices: Parameters of shape [out, in] that Muon trains (Jordan et al. 2024) instead of AdamW.
         stop_after: Write a checkpoint and return early after this many steps of the whole schedule.
         checkpoint_seconds: Wall time between checkpoints.
         exported: Called with the averaged weights and the number of steps done at every checkpoint.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "checkpoint.pt"
-    optimiser = torch.optim.AdamW(model.parameters(), schedule.rate, betas=(0.9, 0.95), weight_decay=0.01)
+    matrices = list(matrices)
+    own = {id(matrix) for matrix in matrices}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in own]
+    optimisers: list[tuple[torch.optim.Optimizer, float]] = [
+        (torch.optim.AdamW(rest, schedule.rate, betas=(0.9, 0.95), weight_decay=0.01), 1.0)
+    ]
+    if matrices:
+        muon = torch.optim.Muon(matrices, schedule.rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+        optimisers.append((muon, MATRIX_RATE))
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     done = 0
     if file.exists():
         state = torch.load(file, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        for (optimiser, _), saved_state in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved_state)
         average = {name: value.to(average[name].device) for name, value in state["average"].items()}
         done = int(state["steps"])
 
     def save() -> None:
         partial = file.with_suffix(".part")
-        state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "steps": done}
+        states = [optimiser.state_dict() for optimiser, _ in optimisers]
+        state = {"model": model.state_dict(), "optimisers": states, "average": average, "steps": done}
         torch.save(state, partial)
         partial.replace(file)
         if exported:
@@ -98,13 +113,14 @@ def train(
     recent: list[float] = []
     model.train()
     for step in range(done, last):
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.rate_at(step)
+        for optimiser, factor in optimisers:
+            optimiser.param_groups[0]["lr"] = factor * schedule.rate_at(step)
         value = loss(step)
-        optimiser.zero_grad()
+        model.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        for optimiser, _ in optimisers:
+            optimiser.step()
         done = step + 1
         with torch.no_grad():
             for name, weight in model.state_dict().items():

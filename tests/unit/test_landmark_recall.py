@@ -11,7 +11,7 @@ from magbench.metrics.judge import CELL, COLUMNS, Reading
 from magbench.metrics.landmark_recall import HIDDEN, WINDOW, LandmarkRecall, expectations, forgotten
 from tests.unit.one_video import Case, drive, values
 
-TWO = Case(seed=0, path=CameraPath(4.0, lead_in=12, arrive=18, dwell=4, leave=10, away=24))
+TWO = Case(seed=1, path=CameraPath(4.0, lead_in=12, arrive=18, dwell=4, leave=10, away=24))
 Seen = list[tuple[int, int, int]]
 """Column, colour, shape."""
 

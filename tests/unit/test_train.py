@@ -25,11 +25,13 @@ from magbench.runners.wan.rope import Rope
 from magbench.runners.wan.sampler import OdeSampler, seeded_noise
 from magbench.runners.wan.transformer import CausalWanTransformer
 
+TURNING = torch.arange(50) % 3 == 0
+
 
 def batches(count: int, first_step: int) -> list[Batch]:
-    returning = torch.arange(50) % 3 == 0
+    turns = torch.where(TURNING, 24 + torch.arange(50), -1)
     return [
-        draw_batch(returning, step, torch.Generator().manual_seed(step_seed(1, step)))
+        draw_batch(turns, step, torch.Generator().manual_seed(step_seed(1, step)))
         for step in range(first_step, first_step + count)
     ]
 
@@ -103,6 +105,7 @@ def test_batches_stay_inside_the_clips_and_show_each_frame_once() -> None:
         assert (batch.frames.diff(dim=1) > 0).all()
         assert max(batch.chunks) < length // 3
         assert list(batch.shown) == sorted(set(batch.shown))
+        assert batch.chunks == sorted(set(batch.chunks))
     assert any(batch.frames.shape[1] == TRAINED_SPAN for batch in seen)
     assert any(batch.frames.shape[1] == 3 for batch in seen[150:])
 
@@ -115,6 +118,17 @@ def test_sinks_are_shown_next_to_the_recent_frames_and_at_their_own_distance() -
     for batch in sunk:
         if batch.shown[SINK] > SINK:
             assert batch.frames[0].tolist() == list(batch.shown)
+
+
+def test_long_clips_mostly_turn_around_and_are_denoised_after_it() -> None:
+    long = [batch for batch in batches(400, 0) if batch.frames.shape[1] >= 48 and max(batch.chunks) > 8]
+    turning = [batch for batch in long if TURNING[batch.clips].all()]
+    assert len(turning) > 0.7 * len(long)
+    for batch in turning:
+        half = batch.frames.shape[1] // 6
+        assert sum(chunk >= half for chunk in batch.chunks) >= len(batch.chunks) // 2
+        for clip, frames in zip(batch.clips.tolist(), batch.frames.tolist(), strict=True):
+            assert frames[0] <= 24 + clip <= frames[-1]
 
 
 def test_layout_share_moves_noise_levels_up() -> None:

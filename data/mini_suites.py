@@ -1,0 +1,119 @@
+"""Writes the suites of the embedded model: `python -m magbench.data.mini_suites`.
+
+`mini` is what everybody runs. `mini-card` holds the 64 prompts and 68 histories on which the model card's numbers are
+measured, `mini-minute` the rollouts of 60 s. No two suites share a world, and none shares one with training.
+"""
+
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from magbench.data.mag_bench import mini_cases, truth_sha256
+from magbench.data.mini_world import CAMERAS, COLOURS, FPS, GROUNDS, HATS, SKIES, Scene, World
+from magbench.records import CaseRecord
+
+SUITES = Path(__file__).parent / "suites"
+WALK_SEEDS = range(1_000_000, 1_000_016)
+CARD_WALK_SEEDS = range(1_100_000, 1_100_064)
+CARD_RETURN_SEEDS = (range(2_100_000, 2_100_064), range(2_100_064, 2_100_068))
+"""64 and four to spare: in some histories no landmark is hidden long enough to be due."""
+MINUTE_SEEDS = range(1_200_000, 1_200_012)
+
+_WALK_METRICS = (
+    "subject_consistency@mini",
+    "appearance_drift@default",
+    "subject_identity@mini",
+    "ssim_consecutive@default",
+    "lpips_consecutive@mini",
+    "motion@default",
+    "efficiency@default",
+)
+_RETURN_METRICS = ("landmark_recall@mini", "retention@default", "retention@mini", "efficiency@default")
+_WALK_PRIMARY = ("subject_consistency@mini/consistency", "appearance_drift@default/drift")
+_RETURN_PRIMARY = ("landmark_recall@mini/recall", "retention@default/aligned_psnr")
+
+
+def walks(seeds: range, frames: int) -> tuple[CaseRecord, ...]:
+    """Prompts in which every word of a slot is used equally often, up to one, coat and hat never of one colour."""
+    dice = random.Random(f"magbench mini walks {seeds.start}")
+
+    def spread(words: Sequence[str]) -> list[str]:
+        drawn = [words[i % len(words)] for i in range(len(seeds))]
+        dice.shuffle(drawn)
+        return drawn
+
+    skies, grounds, bodies, hats, shapes, cameras = map(spread, (SKIES, GROUNDS, COLOURS, COLOURS, HATS, CAMERAS))
+    while any(body == hat for body, hat in zip(bodies, hats, strict=True)):
+        dice.shuffle(hats)
+    cases = []
+    for i, seed in enumerate(seeds):
+        scene = Scene(skies[i], grounds[i], bodies[i], hats[i], shapes[i], cameras[i])
+        cases.append(
+            CaseRecord(
+                id=f"walk-{i:02d}",
+                track="long-horizon",
+                prompt=scene.sentence(),
+                world_seed=seed,
+                frames=frames,
+                truth_sha256=truth_sha256(World(scene, seed), frames),
+                stratum="pans and returns" if "back" in scene.camera else scene.camera.partition(" ")[0],
+            )
+        )
+    return tuple(cases)
+
+
+def suites() -> dict[str, dict[str, Any]]:
+    """Suite name to its contents."""
+    both = {
+        "long-horizon": _track(_WALK_METRICS, _WALK_PRIMARY, walks(WALK_SEEDS, 24 * FPS)),
+        "mag-bench": _track(_RETURN_METRICS, _RETURN_PRIMARY, mini_cases()),
+    }
+    card = {
+        "long-horizon": _track(
+            ("subject_identity@mini",), ("subject_identity@mini/shown@3s",), walks(CARD_WALK_SEEDS, 24)
+        ),
+        "mag-bench": _track(
+            _RETURN_METRICS, _RETURN_PRIMARY, [case for seeds in CARD_RETURN_SEEDS for case in mini_cases(seeds)]
+        ),
+    }
+    minute = {"long-horizon": _track(_WALK_METRICS, _WALK_PRIMARY, walks(MINUTE_SEEDS, 60 * FPS))}
+    return {
+        "mini": _suite(
+            "mini", "leave-and-return and 24 s of walking in the procedural world, minutes on a laptop", both
+        ),
+        "mini-card": _suite("mini-card", "64 first three seconds and 68 leave-and-return clips: the model card", card),
+        "mini-minute": _suite("mini-minute", "12 walks of 60 s in the procedural world", minute),
+    }
+
+
+def _suite(name: str, title: str, tracks: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "version": 1,
+        "model": "mini",
+        "title": title,
+        "baselines": ["fifo", "memrope:memory=none"],
+        "tracks": tracks,
+    }
+
+
+def _track(metrics: Iterable[str], primary: Iterable[str], cases: Iterable[CaseRecord]) -> dict[str, Any]:
+    kept = ("id", "prompt", "world_seed", "path", "history_frames", "frames", "truth_sha256", "stratum")
+    rows = [{key: value for key in kept if (value := getattr(case, key))} for case in cases]
+    return {"seeds": [0], "metrics": list(metrics), "primary": list(primary), "cases": rows}
+
+
+def main() -> None:
+    """Write the files."""
+    for name, contents in suites().items():
+        text = yaml.safe_dump(contents, sort_keys=False, width=200, allow_unicode=True)
+        (SUITES / f"{name}.yaml").write_text(
+            f"# Written by magbench.data.mini_suites. Immutable once released.\n{text}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""The measured part of mini's model card, from finished runs.
+
+    magbench run --suite mini-card --method full --method fifo --out runs/card
+    magbench run --suite mini-minute --method memrope --method longlive --out runs/minute
+    python docs/mini_card.py --card runs/card --minute runs/minute
+
+With more than one `--card`, the others are of other training seeds: their ranks are compared with the first one's.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import magbench
+from magbench.results import Results
+from magbench.runners.mini.model import load_mini
+from magbench.runners.mini.train_vae import held_out_psnr
+from magbench.stats import Difference, Estimate, case_means, mean_estimate, paired_difference
+
+CARD = Path(__file__).parents[1] / "runners" / "mini" / "MODEL_CARD.md"
+START, END = "<!-- measured: docs/mini_card.py -->", "<!-- end of measured -->"
+SHOWN = "subject_identity@mini/shown@3s"
+RECALL, ALIGNED = "landmark_recall@mini/recall", "retention@default/aligned_psnr"
+WALKS = ("subject_identity@mini/all", "subject_consistency@mini/consistency", "appearance_drift@default/drift")
+
+
+def cases(results: Results, method: str, endpoint: str, stratum: str = "") -> dict[str, float]:
+    """Case -> mean over seeds of one endpoint (`metric@profile/reduction`) of one method."""
+    metric, _, reduction = endpoint.partition("/")
+    frame = results.frame
+    strata = {sample.case.id: sample.case.stratum for sample in results.samples}
+    rows = frame[(frame.method == method) & (frame.metric == metric) & (frame.reduction == reduction)]
+    found: dict[str, list[float]] = {}
+    for case, value in zip(rows.case, rows.value, strict=True):
+        if value == value and (not stratum or strata[case] == stratum):
+            found.setdefault(case, []).append(float(value))
+    return case_means(found)
+
+
+def mean(values: Mapping[str, float], digits: int) -> str:
+    """Mean over cases with its interval."""
+    estimate = mean_estimate(list(values.values()))
+    return f"{estimate.value:.{digits}f}{interval(estimate, digits)}"
+
+
+def interval(estimate: Estimate | Difference, digits: int) -> str:
+    """` [low, high]`, or nothing where there is none."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f" [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def difference(a: Mapping[str, float], b: Mapping[str, float], digits: int) -> str:
+    """Mean paired difference with interval and p."""
+    found = paired_difference(a, b)
+    p = "" if found.p is None else f", p {'< 0.001' if found.p < 0.001 else f'= {found.p:.3f}'}"
+    return f"{found.value:+.{digits}f}{interval(found, digits)} over {found.n} cases{p}"
+
+
+def first_seconds(results: Results) -> list[str]:
+    """How many prompts show their walker."""
+    method = results.run.methods[0]
+    lines = []
+    for name, endpoint in (
+        ("videos that show the prompted walker: coat, hat colour and hat shape right in most of the first 3 s", SHOWN),
+        *((f"frames with the prompted {slot.replace('_', ' ')}", f"subject_identity@mini/{slot}") for slot in SLOTS),
+    ):
+        values = cases(results, method, endpoint)
+        lines.append(f"| {name} | {100 * sum(values.values()) / len(values):.0f} % of {len(values)} |")
+    return lines
+
+
+SLOTS = ("body", "hat_colour", "hat_shape")
+
+
+def memory(results: Results) -> list[str]:
+    """Leave and return: full against fifo, and against a held frame."""
+    recall = {m: cases(results, m, RECALL) for m in ("full", "fifo", "static", "real")}
+    aligned = {m: cases(results, m, ALIGNED) for m in ("full", "fifo", "static")}
+    lines = ["| | landmark recall | aligned PSNR, dB |", "|---|---|---|"]
+    lines += [f"| {m} | {mean(recall[m], 3)} | {mean(aligned[m], 2)} |" for m in ("full", "fifo", "static")]
+    lines.append(f"| real (what the judge reads of the truth) | {mean(recall['real'], 3)} | |")
+    lines.append(
+        f"| full − fifo | {difference(recall['full'], recall['fifo'], 3)} "
+        f"| {difference(aligned['full'], aligned['fifo'], 2)} |"
+    )
+    lines.append(
+        f"| full − last frame held | {difference(recall['full'], recall['static'], 3)} "
+        f"| {difference(aligned['full'], aligned['static'], 2)} |"
+    )
+    strata = sorted({s.case.stratum for s in results.samples if s.case.track == "mag-bench"})
+    lines += ["", "| " + " | ".join(("", *strata)) + " |", "|---" * (len(strata) + 1) + "|"]
+    for method in ("full", "fifo"):
+        cells = [
+            f"{mean(cases(results, method, RECALL, s), 2)}, {mean(cases(results, method, ALIGNED, s), 1)} dB"
+            for s in strata
+        ]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
+
+
+def minute(results: Results) -> list[str]:
+    """The 60 s rollouts, each policy beside the rendered truth."""
+    lines = ["| | " + " | ".join(f"`{endpoint}`" for endpoint in WALKS) + " |", "|---|---|---|---|"]
+    for method in (*results.run.methods, "real", "static", "shuffled"):
+        values = [cases(results, method, endpoint) for endpoint in WALKS]
+        if all(values):
+            lines.append(f"| {method} | {' | '.join(mean(v, 3) for v in values)} |")
+    return lines
+
+
+def ranks(runs: Sequence[Results], endpoint: str) -> str:
+    """The methods in the order of their means, one order per run."""
+    orders = []
+    for results in runs:
+        means = {m: v for m in results.run.methods if (v := cases(results, m, endpoint))}
+        sign = -1 if "drift" in endpoint else 1
+        order = sorted(means, key=lambda m: -sign * sum(means[m].values()) / len(means[m]))
+        orders.append(", ".join(f"{m} {sum(means[m].values()) / len(means[m]):.3g}" for m in order))
+    return "; ".join(f"seed {i}: {order}" for i, order in enumerate(orders))
+
+
+def main() -> None:
+    """Rewrite the card's measured part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--card", type=Path, action="append", required=True)
+    parser.add_argument("--minute", type=Path, action="append", required=True)
+    options = parser.parse_args()
+    card = [magbench.load(path) for path in options.card]
+    long = [magbench.load(path) for path in options.minute]
+    lines = [START, "", "| what | value |", "|---|---|"]
+    lines.append(f"| VAE round trip, unseen worlds | {held_out_psnr(load_mini().vae):.1f} dB PSNR |")
+    lines += [*first_seconds(card[0]), "", *memory(card[0]), "", *minute(long[0]), ""]
+    if len(card) > 1:
+        lines += ["Orders under other training seeds:", ""]
+        for endpoint, runs in ((RECALL, card), (ALIGNED, card), *((endpoint, long) for endpoint in WALKS)):
+            lines.append(f"* `{endpoint}`: {ranks(runs, endpoint)}")
+        for i, results in enumerate(card):
+            lines.append(f"* seed {i} shows the prompted walker: {first_seconds(results)[0].split('|')[2].strip()}")
+    lines += ["", END]
+    text = CARD.read_text()
+    before, rest = text.split(START)
+    CARD.write_text(before + "\n".join(lines) + rest.split(END)[1])
+
+
+if __name__ == "__main__":
+    main()
