@@ -19,6 +19,8 @@ AWAY = (0.5, 1.0, 2.0, 4.0)
 CASE_SEEDS = range(2_000_000, 2_000_016)
 """World seeds of the suite `mini`, never used in training: each its own panorama and prompt."""
 LEAD_IN, DWELL, CONTINUATION = 18, 10, 21
+OPENING = 3
+"""Frames given where no more than a sink is."""
 CROSSING = SIZE // int(QUICK)
 """Frames the camera needs to move by one frame width."""
 
@@ -57,6 +59,26 @@ def mini_case(seed: int, windows: float) -> CaseRecord:
         frames=frames,
         truth_sha256=truth_sha256(World(scene, seed, path), frames),
         stratum=f"away {windows:g} windows",
+    )
+
+
+def mini_opening(seed: int) -> CaseRecord:
+    """A clip of one chunk to continue, on the camera path its prompt says: the sink alone knows the place.
+
+    Args:
+        seed: World seed.
+    """
+    scene = Scene.draw(random.Random(f"magbench mag-bench-mini {seed}"))
+    frames = OPENING + CONTINUATION
+    return CaseRecord(
+        id=f"opening-{seed % 1000:02d}",
+        track="mag-bench",
+        prompt=scene.sentence(),
+        world_seed=seed,
+        history_frames=OPENING,
+        frames=frames,
+        truth_sha256=truth_sha256(World(scene, seed), frames),
+        stratum="one chunk given",
     )
 
 

@@ -1,7 +1,9 @@
 """Writes the suites of the embedded model: `python -m magbench.data.mini_suites`.
 
-`mini` is what everybody runs. `mini-card` holds the 64 prompts and 68 histories on which the model card's numbers are
-measured, `mini-minute` the rollouts of 60 s. No two suites share a world, and none shares one with training.
+`mini` is what everybody runs. `mini-gate` is for CI: in seconds of video every tier of a cache is needed, the sink to
+go on from one chunk, the rest to come back. `mini-card` holds the 64 prompts and 68 histories on which the model card's
+numbers are measured, `mini-minute` the rollouts of 60 s. No two suites share a world, and none shares one with
+training.
 """
 
 import random
@@ -11,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from magbench.data.mag_bench import mini_cases, truth_sha256
+from magbench.data.mag_bench import AWAY, mini_case, mini_cases, mini_opening, truth_sha256
 from magbench.data.mini_world import CAMERAS, COLOURS, FPS, GROUNDS, HATS, SKIES, Scene, World
 from magbench.records import CaseRecord
 
@@ -21,6 +23,8 @@ CARD_WALK_SEEDS = range(1_100_000, 1_100_064)
 CARD_RETURN_SEEDS = (range(2_100_000, 2_100_064), range(2_100_064, 2_100_068))
 """64 and four to spare: in some histories no landmark is hidden long enough to be due."""
 MINUTE_SEEDS = range(1_200_000, 1_200_012)
+GATE_WALK_SEEDS = range(1_300_000, 1_300_012)
+GATE_RETURN_SEEDS, GATE_OPENING_SEEDS = range(2_200_000, 2_200_012), range(2_300_000, 2_300_012)
 
 _WALK_METRICS = (
     "subject_consistency@mini",
@@ -31,6 +35,7 @@ _WALK_METRICS = (
     "motion@default",
     "efficiency@default",
 )
+_GATE_METRICS = ("subject_consistency@mini", "appearance_drift@default", "subject_identity@mini", "efficiency@default")
 _RETURN_METRICS = ("landmark_recall@mini", "retention@default", "retention@mini", "efficiency@default")
 _WALK_PRIMARY = ("subject_consistency@mini/consistency", "appearance_drift@default/drift")
 _RETURN_PRIMARY = ("landmark_recall@mini/recall", "retention@default/aligned_psnr")
@@ -80,7 +85,18 @@ def suites() -> dict[str, dict[str, Any]]:
         ),
     }
     minute = {"long-horizon": _track(_WALK_METRICS, _WALK_PRIMARY, walks(MINUTE_SEEDS, 60 * FPS))}
+    gate_cases = [
+        *(mini_case(seed, AWAY[i % 2]) for i, seed in enumerate(GATE_RETURN_SEEDS)),
+        *map(mini_opening, GATE_OPENING_SEEDS),
+    ]
+    gate = {
+        "long-horizon": _track(_GATE_METRICS, _WALK_PRIMARY, walks(GATE_WALK_SEEDS, 33)),
+        "mag-bench": _track(_RETURN_METRICS, _RETURN_PRIMARY, gate_cases),
+    }
     return {
+        "mini-gate": _suite(
+            "mini-gate", "12 walks, 12 returns, 12 clips to go on from one chunk, each 3 to 4 s: for CI", gate
+        ),
         "mini": _suite(
             "mini", "leave-and-return and 24 s of walking in the procedural world, minutes on a laptop", both
         ),

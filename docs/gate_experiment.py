@@ -39,9 +39,7 @@ from magbench.runners.rollout import Rollout
 from magbench.runners.wan.sampler import renoise
 from magbench.store import RunStore
 
-METHOD = "memrope"
-SECONDS = 6.0
-"""Length of long-horizon videos."""
+METHOD, SUITE = "memrope", "mini-gate"
 DEVELOPMENT, FRESH = 10_000, 20_000
 """First seed of either kind."""
 NOISE = 0.5
@@ -129,9 +127,6 @@ class Size:
     """Gates per fault."""
     seeds: int
     """Seeds per run."""
-    seconds: float
-    cases: int | None
-    """Cases per track, the first ones; None: all."""
     tracks: tuple[str, ...]
 
 
@@ -147,11 +142,10 @@ class Set:
 def prepared(root: Path, one: Set, size: Size) -> Prepared:
     seeds = tuple(range(one.first, one.first + size.seeds))
     name = f"{one.fault.replace(' ', '-')}-{one.first}"
-    options = {"seconds": size.seconds} if "long-horizon" in size.tracks else {}
     plan = prepare(
         RunOptions.parse(
-            {"method": METHOD, "no_baselines": True, "seeds": seeds, "track": size.tracks, "workers": 0,
-             "device": "cpu", "out": root / "runs" / name, **options}
+            {"method": METHOD, "suite": SUITE, "no_baselines": True, "seeds": seeds, "track": size.tracks,
+             "workers": 0, "device": "cpu", "out": root / "runs" / name}
         )
     )  # fmt: skip
     metrics = {track: tuple(dict.fromkeys(e.partition("/")[0] for e in ends)) for track, ends in
@@ -188,9 +182,7 @@ def make(root: Path, one: Set, size: Size) -> float:
         worker = execute.Worker(work.setup)
         worker.__dict__["model"] = model()
         for group in work.plan.groups():
-            jobs = tuple(job for job in group.jobs if chosen(job.case, work, size))
-            if jobs:
-                worker(execute.Task(jobs, (None,) * len(jobs)), lambda event: None)
+            worker(execute.Task(group.jobs, (None,) * len(group.jobs)), lambda event: None)
     finally:
         for name, value in before.items():
             setattr(execute, name, value)
@@ -202,11 +194,6 @@ def make(root: Path, one: Set, size: Size) -> float:
         video.unlink()
     store.write_run(RunRecord.model_validate({**store.run.model_dump(), "status": "complete"}))
     return time.monotonic() - start
-
-
-def chosen(case: CaseRecord, work: Prepared, size: Size) -> bool:
-    ids = [c.id for c in work.plan.suite.cases(case.track)]
-    return size.cases is None or case.id in ids[:: max(1, len(ids) // size.cases)][: size.cases]
 
 
 class Remembering:
@@ -342,12 +329,11 @@ def report(gated: Iterable[Gated], size: Size, policy: GatePolicy, first: int, s
     alarms = sum(g.verdict == "REGRESSION" for g in sound)
     bound = upper_bound(alarms, len(sound))
     verdicts = Counter(g.verdict for g in sound)
-    length = f", long-horizon videos of {size.seconds:g} s" if "long-horizon" in size.tracks else ""
     counted = ", ".join(f"{name} {count}" for name, count in verdicts.most_common())
     lines = [
         f"{len(sound)} gates between runs of the same `{METHOD}`, no run used twice; then runs with a fault against",
         f"runs without, {size.faulty} gates per fault. Seeds per run: {size.seeds}, the first being {first}; tracks:",
-        f"{' and '.join(size.tracks)}{length}. Made in {seconds / 60:.0f} minutes of one core.",
+        f"{' and '.join(size.tracks)}. Made in {seconds / 60:.0f} minutes of one core.",
         "",
         f"False alarms: **{alarms} of {len(sound)}** gates said REGRESSION. The exact upper 95 % bound of their share",
         f"is **{bound:.1%}**. All verdicts: {counted}.",
@@ -423,9 +409,9 @@ def insert(page: Path, text: str) -> None:
 
 BOTH = ("long-horizon", "mag-bench")
 SIZES = {
-    "measure": Size(gates=100, faulty=20, seeds=1, seconds=SECONDS, cases=None, tracks=BOTH),
-    "develop": Size(gates=6, faulty=6, seeds=1, seconds=SECONDS, cases=None, tracks=BOTH),
-    "quick": Size(gates=1, faulty=1, seeds=1, seconds=SECONDS, cases=10, tracks=("mag-bench",)),
+    "measure": Size(gates=100, faulty=15, seeds=1, tracks=BOTH),
+    "develop": Size(gates=4, faulty=4, seeds=1, tracks=BOTH),
+    "quick": Size(gates=1, faulty=1, seeds=1, tracks=("mag-bench",)),
 }
 
 
@@ -438,14 +424,13 @@ def main() -> None:
     parser.add_argument("--gates", type=int, help="comparisons of sound runs")
     parser.add_argument("--faulty", type=int, help="gates per fault")
     parser.add_argument("--seeds", type=int, help="seeds per run")
-    parser.add_argument("--seconds", type=float, help="length of long-horizon videos")
     parser.add_argument("--track", action="append", choices=BOTH, help="only this track")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--policy", type=Path, help="gate policy; default: that of suite mini")
     parser.add_argument("--page", type=Path, help="page to put the result into, between its marks")
     options = parser.parse_args()
     size = SIZES["develop" if options.develop else "quick" if options.quick else "measure"]
-    given = {name: getattr(options, name) for name in ("gates", "faulty", "seeds", "seconds")}
+    given = {name: getattr(options, name) for name in ("gates", "faulty", "seeds")}
     given["tracks"] = tuple(options.track) if options.track else None
     size = replace(size, **{name: value for name, value in given.items() if value is not None})
     first = FRESH if not options.develop and not options.quick else DEVELOPMENT

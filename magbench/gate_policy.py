@@ -116,7 +116,7 @@ def load_policy(path: Path | None = None) -> GatePolicy:
     """Read a gate.yaml.
 
     Args:
-        path: The file; None takes the one that ships with magbench, made for the suite `mini`.
+        path: The file; None takes the one that ships with magbench, made for the suites `mini-gate` and `mini`.
 
     Raises:
         ConfigError: it cannot be read, or a key is missing, unknown, given twice or out of range; the first is named.

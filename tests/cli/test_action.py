@@ -148,7 +148,7 @@ def test_a_passing_run(good: Path, inputs: dict[str, str], tmp_path: Path) -> No
     assert (runner.root / "summary").read_text() == (report / "summary.md").read_text()
     assert runner.calls("python", "-m", "pip") == [["install", "--quiet", "--", "/the/action"]]
     assert runner.calls("magbench", "run") == [
-        ["--suite=mini", "--no-baselines", f"--out={report}/run", "--method=memrope"]
+        ["--suite=mini-gate", "--no-baselines", f"--out={report}/run", "--method=memrope"]
     ]
 
 
