@@ -39,6 +39,9 @@ EXACT_CASES = 14
 """Up to here all 2**n sign flips are enumerated, above that they are sampled."""
 RESAMPLES = 9999
 """Bootstrap samples; with `k` tests the smallest Holm-adjusted p-value is `k / 5000`."""
+EQUAL_T = -math.log(0.025)
+"""The t of a bootstrap sample of equal values. With it, the mean of a rare event gets about the 95 % interval of its
+count (Garwood 1936)."""
 MOST_CASES = 10_000
 """Numbers of cases above this one are not worth naming."""
 
@@ -271,7 +274,7 @@ def _order(bounds: Floats, level: float) -> tuple[Floats, Floats]:
 def _bootstrap_bounds(data: Floats, resamples: int, seed: int) -> Floats:
     """[resamples, points]: the means that would put each bootstrap sample's t where the data's is.
 
-    A sample of equal values has no t. It bounds nothing, so the most extreme value of the data stands for its mean.
+    A sample of equal values has no t; `EQUAL_T` stands for it.
     """
     n, mean = len(data), data.mean(axis=0)
     centred = data - mean
@@ -279,11 +282,9 @@ def _bootstrap_bounds(data: Floats, resamples: int, seed: int) -> Floats:
     counts = _bootstrap_counts(n, resamples, seed)
     means = counts @ centred / n
     errors = np.sqrt(np.maximum(counts @ centred**2 / n - means**2, 0.0) / (n - 1))
-    flat = errors <= 1e-6 * error
+    errors = np.where(errors <= 1e-6 * error, np.abs(means) / EQUAL_T, errors)
     with np.errstate(divide="ignore", invalid="ignore"):
-        bounds: Floats = mean - means / errors * error
-    bounds[flat] = np.where(means > 0, data.min(axis=0), data.max(axis=0))[flat]
-    return bounds
+        return np.where(error > 0, mean - means / errors * error, mean)
 
 
 @lru_cache(maxsize=8)
