@@ -1,4 +1,4 @@
-"""The picture at the top of the README, from a finished run: `python docs/readme_figure.py runs/mini-memrope`.
+"""The picture at the top of the README, from a finished run: `python docs/readme_figure.py runs/mini-all`.
 
 Left: one leave-and-return case after the switch, ground truth above the methods. Right: a mean curve of the
 long-horizon track with its 95 % band.
@@ -25,8 +25,8 @@ def main() -> None:
     """Write docs/result.png."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--case", default="return-24-08")
-    parser.add_argument("--panel", default="subject_identity@mini · prompted attributes")
+    parser.add_argument("--case", default="return-06-00")
+    parser.add_argument("--panel", default="appearance_drift@default · drift")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "result.png")
     options = parser.parse_args()
     store = RunStore.open(options.run)
@@ -58,9 +58,9 @@ def main() -> None:
             if not curve.reference:
                 low, high = (np.array(edge, dtype=np.float64) for edge in (curve.low, curve.high))
                 ax.fill_between(curve.times, low, high, color=style.color, alpha=0.13, linewidth=0)
-        ax.set_title("prompted coat and hat: share read right", fontsize=8, loc="left")
+        ax.set_title("appearance drift, lower is better", fontsize=8, loc="left")
         ax.set_xlabel("seconds", fontsize=8, labelpad=1)
-        ax.set_ylim(0, 1.04)
+        ax.set_ylim(0, None)
         options.out.write_bytes(plots.png(figure, dpi=170))
 
 
