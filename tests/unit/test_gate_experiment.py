@@ -110,18 +110,13 @@ def test_the_result_goes_between_its_marks(script: ModuleType, tmp_path: Path) -
 
 
 def test_the_short_version(script: ModuleType, tmp_path: Path) -> None:
-    """One gate between sound runs and one per fault, on ten leave-and-return cases.
-
-    Shifted queries are found there with one seed. A zeroed sink isn't: the sink is the lead-in, which no case comes
-    back to; it shows in the long-horizon track of the whole experiment.
-    """
+    """One gate between sound runs and one per fault, on the leave-and-return track."""
     size = script.SIZES["quick"]
     text, gated = script.experiment(tmp_path, size, script.DEVELOPMENT, load_policy(), workers=0)
     verdicts = {g.fault: g.verdict for g in gated}
     assert verdicts.pop("none") in ("PASS", "INCONCLUSIVE", "IMPROVED")
     assert verdicts.keys() == script.FAULTS.keys()
-    assert verdicts["queries shifted by 3"] == "REGRESSION"
-    assert "IMPROVED" not in verdicts.values()
+    assert set(verdicts.values()) == {"REGRESSION"}
     assert "False alarms: **0 of 1**" in text
     assert not list(tmp_path.glob("runs/*/samples/*/video.mkv")), "records only"
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/**/*.json")}
