@@ -11,16 +11,25 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from matplotlib.figure import Figure
+
 import magbench
+from magbench import reports
+from magbench.reports import plots
 from magbench.results import Results
 from magbench.runners.mini.model import load_mini
 from magbench.runners.mini.train_vae import held_out_psnr
 from magbench.stats import Difference, Estimate, case_means, mean_estimate, paired_difference
+from magbench.store import RunStore
 
 CARD = Path(__file__).parents[1] / "runners" / "mini" / "MODEL_CARD.md"
 START, END = "<!-- measured: docs/mini_card.py -->", "<!-- end of measured -->"
 SHOWN = "subject_identity@mini/shown@3s"
 RECALL, ALIGNED = "landmark_recall@mini/recall", "retention@default/aligned_psnr"
+SLOTS = ("body", "hat_colour", "hat_shape")
+PANELS = ("subject_identity@mini · prompted attributes", "appearance_drift@default · drift")
+FIGURE = Path(__file__).parent / "mini_minute.png"
 WALKS = ("subject_identity@mini/all", "subject_consistency@mini/consistency", "appearance_drift@default/drift")
 
 
@@ -35,6 +44,11 @@ def cases(results: Results, method: str, endpoint: str, stratum: str = "") -> di
         if value == value and (not stratum or strata[case] == stratum):
             found.setdefault(case, []).append(float(value))
     return case_means(found)
+
+
+def average(values: Mapping[str, float]) -> float:
+    """Mean over cases."""
+    return sum(values.values()) / len(values)
 
 
 def mean(values: Mapping[str, float], digits: int) -> str:
@@ -66,11 +80,8 @@ def first_seconds(results: Results) -> list[str]:
         *((f"frames with the prompted {slot.replace('_', ' ')}", f"subject_identity@mini/{slot}") for slot in SLOTS),
     ):
         values = cases(results, method, endpoint)
-        lines.append(f"| {name} | {100 * sum(values.values()) / len(values):.0f} % of {len(values)} |")
+        lines.append(f"| {name} | {100 * average(values):.0f} % of {len(values)} |")
     return lines
-
-
-SLOTS = ("body", "hat_colour", "hat_shape")
 
 
 def memory(results: Results) -> list[str]:
@@ -91,10 +102,8 @@ def memory(results: Results) -> list[str]:
     strata = sorted({s.case.stratum for s in results.samples if s.case.track == "mag-bench"})
     lines += ["", "| " + " | ".join(("", *strata)) + " |", "|---" * (len(strata) + 1) + "|"]
     for method in ("full", "fifo"):
-        cells = [
-            f"{mean(cases(results, method, RECALL, s), 2)}, {mean(cases(results, method, ALIGNED, s), 1)} dB"
-            for s in strata
-        ]
+        found = [(cases(results, method, RECALL, s), cases(results, method, ALIGNED, s)) for s in strata]
+        cells = [f"{average(recalls):.2f}, {average(psnrs):.1f} dB" for recalls, psnrs in found]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return lines
 
@@ -115,9 +124,32 @@ def ranks(runs: Sequence[Results], endpoint: str) -> str:
     for results in runs:
         means = {m: v for m in results.run.methods if (v := cases(results, m, endpoint))}
         sign = -1 if "drift" in endpoint else 1
-        order = sorted(means, key=lambda m: -sign * sum(means[m].values()) / len(means[m]))
-        orders.append(", ".join(f"{m} {sum(means[m].values()) / len(means[m]):.3g}" for m in order))
+        order = sorted(means, key=lambda m: -sign * average(means[m]))
+        orders.append(", ".join(f"{m} {average(means[m]):.3g}" for m in order))
     return "; ".join(f"seed {i}: {order}" for i, order in enumerate(orders))
+
+
+def draw(run: Path) -> None:
+    """The drift curves of the 60 s rollouts, with 95 % bands."""
+    report = reports.load(RunStore.open(run))
+    look = plots.styles(report)
+    panels = {panel.title: panel for panel in report.tracks[0].panels}
+    with plots.plotting():
+        figure = Figure(figsize=(9.0, 3.2), layout="constrained")
+        for ax, title in zip(figure.subplots(1, 2), PANELS, strict=True):
+            for curve in panels[title].curves:
+                style = look[curve.label]
+                (line,) = ax.plot(curve.times, curve.mean, color=style.color, label=curve.label)
+                line.set(linestyle=style.dash, linewidth=style.width)
+                if not curve.reference:
+                    low, high = (np.array(edge, dtype=np.float64) for edge in (curve.low, curve.high))
+                    ax.fill_between(curve.times, low, high, color=style.color, alpha=0.13, linewidth=0)
+            ax.set_title(title, fontsize=8, loc="left")
+            ax.set_xlabel("seconds", fontsize=8)
+            ax.set_ylim(0, None)
+        handles, labels = ax.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center", fontsize=7, frameon=False)
+        FIGURE.write_bytes(plots.png(figure, dpi=150))
 
 
 def main() -> None:
@@ -131,6 +163,8 @@ def main() -> None:
     lines = [START, "", "| what | value |", "|---|---|"]
     lines.append(f"| VAE round trip, unseen worlds | {held_out_psnr(load_mini().vae):.1f} dB PSNR |")
     lines += [*first_seconds(card[0]), "", *memory(card[0]), "", *minute(long[0]), ""]
+    lines += ["![Drift over 60 s, with bands; grey: the rendered truth](../../docs/mini_minute.png)", ""]
+    draw(options.minute[0])
     if len(card) > 1:
         lines += ["Orders under other training seeds:", ""]
         for endpoint, runs in ((RECALL, card), (ALIGNED, card), *((endpoint, long) for endpoint in WALKS)):

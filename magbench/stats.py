@@ -284,7 +284,8 @@ def _bootstrap_bounds(data: Floats, resamples: int, seed: int) -> Floats:
     errors = np.sqrt(np.maximum(counts @ centred**2 / n - means**2, 0.0) / (n - 1))
     errors = np.where(errors <= 1e-6 * error, np.abs(means) / EQUAL_T, errors)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(error > 0, mean - means / errors * error, mean)
+        bounds: Floats = np.where(error > 0, mean - means / errors * error, mean)
+    return bounds
 
 
 @lru_cache(maxsize=8)
