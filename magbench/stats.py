@@ -274,17 +274,18 @@ def _order(bounds: Floats, level: float) -> tuple[Floats, Floats]:
 def _bootstrap_bounds(data: Floats, resamples: int, seed: int) -> Floats:
     """[resamples, points]: the means that would put each bootstrap sample's t where the data's is.
 
-    A sample of equal values has no t; `EQUAL_T` stands for it.
+    A sample of equal values has no t; `EQUAL_T` stands for it, or 0 if they equal the mean of the data.
     """
     n, mean = len(data), data.mean(axis=0)
     centred = data - mean
     error = centred.std(axis=0, ddof=1) / np.sqrt(n)
     counts = _bootstrap_counts(n, resamples, seed)
     means = counts @ centred / n
+    means = np.where(np.abs(means) <= 1e-9 * error, 0.0, means)
     errors = np.sqrt(np.maximum(counts @ centred**2 / n - means**2, 0.0) / (n - 1))
     errors = np.where(errors <= 1e-6 * error, np.abs(means) / EQUAL_T, errors)
     with np.errstate(divide="ignore", invalid="ignore"):
-        bounds: Floats = np.where(error > 0, mean - means / errors * error, mean)
+        bounds: Floats = np.where(errors > 0, mean - means / errors * error, mean)
     return bounds
 
 

@@ -233,6 +233,18 @@ def test_rare_events_get_about_the_interval_of_their_count(events, n):
     assert stats.mean_estimate([1.0] * events + [0.0] * (n - events)).high == pytest.approx(upper, rel=0.15)
 
 
+@pytest.mark.parametrize("few", [(1.0, -1.0), (0.3, -0.1, -0.2)])
+def test_gains_and_losses_that_cancel_among_ties_bound_both_ends(few):
+    """Bootstrap samples of nothing but zeros have the mean of the data, exactly or up to rounding."""
+    data = np.array([*few] + [0.0] * (16 - len(few)))
+    found, turned = stats.mean_estimate(data), stats.mean_estimate(-data)
+    paired = stats.paired_difference(mapping(data), zeros(16))
+    reach = scipy.stats.ttest_1samp(data, 0).confidence_interval().high
+    assert (found.low, found.high) == pytest.approx((-turned.high, -turned.low))
+    assert 0.999 * reach < min(-found.low, found.high) and max(-found.low, found.high) < 1.5 * reach
+    assert 0.5 * reach < min(-paired.low, paired.high) and max(-paired.low, paired.high) < 1.5 * reach
+
+
 def test_few_values_and_none():
     found = stats.mean_estimate([1.0, 2.0])
     assert (found.value, found.n, found.low, found.note) == (1.5, 2, None, "no interval below 6 cases")
