@@ -1,5 +1,6 @@
 """A slim copy of a run, to be committed and compared with: records, scores and fingerprints, no videos, no series."""
 
+import os
 import shutil
 from pathlib import Path
 from secrets import token_hex
@@ -36,7 +37,11 @@ def save_baseline(run: RunStore, out: Path) -> RunStore:
             f"finish it first: {run.run.command or 'repeat its command'}",
         )
     target = out.resolve()
-    if not _replaceable(target):
+    try:
+        replaceable = _replaceable(target)
+    except OSError as error:
+        raise StoreError(f"cannot look into '{out}': {os.strerror(error.errno or 0)}", "name another folder") from error
+    if not replaceable:
         raise ConfigError(f"'{out}' is not empty and not a baseline", "name another folder with --save-baseline")
     temporary, old = (target.parent / f".{target.name}-{token_hex(4)}" for _ in range(2))
     try:

@@ -109,12 +109,12 @@ def acknowledge(
     by_name = {(a.method, a.endpoint): a for a in acknowledged}
     marked: list[Check] = []
     warnings: list[str] = []
-    undecided: set[tuple[str, str]] = set()
+    needed: set[tuple[str, str]] = set()
     for item in checks:
         name = item.method, item.endpoint
         entry = by_name.get(name)
         if entry and item.verdict == "REGRESSION":
-            by_name.pop(name)
+            needed.add(name)
             if today <= entry.until:
                 item = item.model_copy(update={"acknowledged": f"{entry.reason} (until {entry.until})"})
             else:
@@ -122,11 +122,11 @@ def acknowledge(
                 item = item.model_copy(update={"details": (*item.details, over)})
                 warnings.append(f"{entry.method}, {entry.endpoint}: {over}")
         elif entry and item.verdict not in ("PASS", "IMPROVED"):
-            undecided.add(name)
+            needed.add(name)
         marked.append(item)
     warnings += [
         f"{a.method}, {a.endpoint}: the acknowledgement matches no regression, remove it from the policy"
         for name, a in by_name.items()
-        if name not in undecided
+        if name not in needed
     ]
-    return marked, warnings
+    return marked, list(dict.fromkeys(warnings))

@@ -124,9 +124,10 @@ def quality_checks(old: Results, new: Results, found: Comparability, policy: Gat
     Raises:
         ConfigError: a margin is missing.
     """
-    if new.run.status not in ("complete", "incomplete"):
-        text = f"the run is not over, its status is {new.run.status}"
-        yield Check(part=RUNS, verdict="INCOMPLETE", text=text, details=(f"continue with: {new.run.command}",))
+    for record, where in ((new.run, "run"), (old.run, "baseline")):
+        if record.status not in ("complete", "incomplete"):
+            text = f"the {where} is not over, its status is {record.status}"
+            yield Check(part=RUNS, verdict="INCOMPLETE", text=text, details=(f"continue with: {record.command}",))
     if found.blocking:
         sentences = tuple(f"{sentence} (A: baseline, B: run)" for sentence in found.blocking)
         yield Check(part=RUNS, verdict="NOT_COMPARABLE", text=sentences[0], details=sentences[1:])

@@ -213,6 +213,14 @@ def test_an_acknowledgement_that_is_over_counts_again_and_says_so() -> None:
     assert warnings == [f"m, {RECALL}: acknowledged until 2026-06-14, which is over: half the cache"]
 
 
+@pytest.mark.parametrize(("until", "counts"), [("2026-06-15", False), ("2026-06-14", True)])
+def test_an_acknowledgement_holds_on_every_track(until: str, counts: bool) -> None:
+    tracks = [item("REGRESSION").model_copy(update={"part": part}) for part in ("long-horizon", "mag-bench")]
+    found, warnings = acknowledge(tracks, policy(entries(until)).acknowledged, TODAY)
+    assert [check.counts for check in found] == [counts, counts]
+    assert len(warnings) == counts
+
+
 @pytest.mark.parametrize(
     ("checks", "stale"),
     [
@@ -388,6 +396,12 @@ def test_one_method_each_is_paired_whatever_its_name(baseline: RunStore, tmp_pat
     outcome = gate(make(tmp_path / "run"), old)
     assert {check.method for check in outcome.checks} == {"memrope"}
     assert any("memrope:memory=none" in text for text in outcome.notices)
+
+
+def test_a_baseline_that_is_not_over_is_incomplete(baseline: RunStore, tmp_path: Path) -> None:
+    outcome = gate(baseline, make(tmp_path / "old", dropped(3), status="interrupted"))
+    assert outcome.verdict == "INCOMPLETE"
+    assert outcome.checks[1].text == "the baseline is not over, its status is interrupted"
 
 
 @pytest.mark.parametrize("status", ["started", "interrupted"])
@@ -571,6 +585,8 @@ def test_nothing_but_an_older_copy_is_overwritten(baseline: RunStore, tmp_path: 
         with pytest.raises(ConfigError, match="is not empty and not a baseline"):
             save_baseline(baseline, target)
     assert (tmp_path / "mine" / "notes.txt").read_text() == (tmp_path / "file").read_text() == "keep me"
+    with pytest.raises(StoreError, match=r"cannot look into '.*aaa': File name too long"):
+        save_baseline(baseline, tmp_path / ("a" * 300))
 
 
 def test_a_failed_replacement_leaves_the_older_copy(
