@@ -3,6 +3,7 @@
 Numbers are finite: what has no number carries a state and a reason instead.
 """
 
+import base64
 import math
 from typing import Annotated, Any, Literal
 
@@ -160,8 +161,9 @@ class ChunkPrint(Record):
 
     @model_validator(mode="after")
     def _whole(self) -> "ChunkPrint":
-        if len(self.latents) != (4 * math.ceil(4 * math.prod(self.shape) / 3) if self.shape else 0):
-            raise ValueError(f"{self.name}: {len(self.latents)} characters do not hold latents of shape {self.shape}")
+        size = len(base64.b64decode(self.latents, validate=True))
+        if size != (4 * math.prod(self.shape) if self.shape else 0):
+            raise ValueError(f"{self.name}: {size} bytes do not hold latents of shape {self.shape}")
         return self
 
 

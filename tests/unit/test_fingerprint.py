@@ -352,8 +352,13 @@ def test_the_store_keeps_one_per_label(tmp_path: Path, baseline: FingerprintReco
 
 
 def test_records_hold_together(baseline: FingerprintRecord) -> None:
-    with pytest.raises(ValidationError, match="characters do not hold latents of shape"):
+    with pytest.raises(ValidationError, match="3 bytes do not hold latents of shape"):
         ChunkPrint.model_validate({**baseline.chunks[-1].model_dump(), "latents": "AAAA"})
+    last = baseline.chunks[-1]
+    with pytest.raises(ValidationError, match="Only base64 data is allowed"):
+        ChunkPrint.model_validate({**last.model_dump(), "latents": "*" + last.latents[1:]})
+    half = baseline.model_copy(update={"dtype": "float16"})
+    assert check(half, half) == ()
     with pytest.raises(ValidationError, match="state 'value' with 0 chunks"):
         FingerprintRecord.model_validate({**baseline.model_dump(), "chunks": ()})
     odd = np.array([[[[1.5, -2.25, 3e-8]]]])
