@@ -222,7 +222,8 @@ def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
 
 
 def _dumps(value: Any, indent: int | None) -> str:
-    return json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)  # UTF-8 has no half characters
 
 
 def _loads(text: str) -> Any:

@@ -25,7 +25,7 @@ def terminal(grid: Grid, width: int = 120) -> Table:
         grid: The table.
         width: Characters it may take. Optional columns that don't fit are left out, and named in the caption.
     """
-    headers = [_fold(lines) for lines in grid.header]
+    headers = [_fold([_one_line(text) for text in lines]) for lines in grid.header]
     groups = [[(_short(label), *items) for label, *items in group] for group in grid.groups]
     widths = [max(map(len, lines)) for lines in headers]
     for line in (line for group in groups for line in group):
@@ -38,7 +38,7 @@ def terminal(grid: Grid, width: int = 120) -> Table:
     shown = [index for index in range(len(headers)) if index not in left_out]
     caption = f"too wide for here, see the files: {', '.join(grid.header[i][0] for i in sorted(left_out))}"
     table = Table(
-        title=Text(grid.title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False,
+        title=Text(_one_line(grid.title)), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False,
         show_edge=False, caption=Text(caption) if left_out else None, caption_justify="left",
     )  # fmt: skip
     for index in shown:
@@ -58,10 +58,10 @@ def _short(label: Item) -> Item:
 
 
 def _cell(item: Item, style: str = "") -> Text:
-    text = Text(item.text, style=style)
+    text = Text(_one_line(item.text), style=style)
     text.append(f" {item.mark}" if item.mark else "", style=_MARK_STYLES.get(item.mark.strip("()"), "dim"))
     text.append(f" [{_numbers(item)}]" if item.notes else "", style="dim")
-    text.append(f"\n{item.detail}" if item.detail else "", style="not bold dim")
+    text.append(f"\n{_one_line(item.detail)}" if item.detail else "", style="not bold dim")
     return text
 
 

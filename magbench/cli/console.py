@@ -39,7 +39,7 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Print a warning to stderr."""
-    _console(stderr=True).print(Text.assemble(("warning: ", "yellow"), text))
+    _console(stderr=True).print(Text.assemble(("warning: ", "yellow"), _harmless(text)))
 
 
 def error(message: str, hint: str | None, *, traceback: bool = False) -> None:
@@ -47,14 +47,14 @@ def error(message: str, hint: str | None, *, traceback: bool = False) -> None:
     console = _console(stderr=True)
     if traceback:
         console.print_exception()
-    console.print(Text.assemble(("error: ", "bold red"), message))
+    console.print(Text.assemble(("error: ", "bold red"), _harmless(message)))
     if hint:
-        console.print(Text.assemble(("hint: ", "cyan"), hint))
+        console.print(Text.assemble(("hint: ", "cyan"), _harmless(hint)))
 
 
 def dump(value: Any) -> None:
     """Print strict JSON to stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def rows(headers: Sequence[str], body: Iterable[Sequence[str]]) -> None:

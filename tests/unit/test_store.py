@@ -76,6 +76,12 @@ def test_what_is_written_is_read(store: RunStore) -> None:
     assert sorted(p.name for p in store.sample_dir(sample().key).iterdir()) == ["metrics", "sample.json", "trace.jsonl"]
 
 
+def test_half_a_character_is_written_as_json_can(store: RunStore) -> None:
+    broken = sample().model_copy(update={"reason": "no such file: caf\udce9 \u00e9"})
+    store.write_sample(broken)
+    assert store.sample(broken.key) == broken
+
+
 def test_samples_come_in_key_order(store: RunStore) -> None:
     for key in ("b", "a.2", "a.10", "c"):
         store.write_sample(sample(key))

@@ -80,6 +80,9 @@ def test_terminal_prints_markup_as_text():
     grid = Grid("t", (("method",), ("x",)), (((Item("[red]m[/red]"), Item("1", "[0, 2]")),),), (), ())
     assert "[red]m[/red]" in shown(grid) and "[0, 2]" in shown(grid)
     assert "\x1b" not in "".join(tables.footnotes(NASTY))
+    evil = "a\x1b[31m\nb"
+    grid = Grid(evil, (("method",), (evil,)), (((Item(evil), Item(evil, evil)),),), (), ())
+    assert "\x1b" not in shown(grid) and shown(grid).count("a[31m b") == 5
 
 
 def test_markdown_has_one_line_per_row_and_no_live_markup():
