@@ -1,6 +1,6 @@
 """The measured part of mini's model card, from finished runs.
 
-    magbench run --suite mini-card --method full --method fifo --out runs/card
+    magbench run --suite mini-card --method full --method fifo --no-baselines --out runs/card
     magbench run --suite mini-minute --method memrope --method longlive --out runs/minute
     python docs/mini_card.py --card runs/card --minute runs/minute
 
