@@ -1,12 +1,13 @@
 """A slim copy of a run, to be committed and compared with: records, scores and fingerprints, no videos, no series."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 from secrets import token_hex
 
 from magbench.errors import ConfigError, StoreError
-from magbench.records import RunRecord, SampleRecord, Timing, VideoRef
+from magbench.records import FingerprintRecord, MetricRecord, RunRecord, SampleRecord, Timing, VideoRef
 from magbench.store import RunStore
 
 MARK = "slim"
@@ -71,10 +72,15 @@ def _copy(run: RunStore, root: Path) -> None:
     copy = RunStore.create(root, _run(run.run))
     for sample in samples:
         for record in run.metrics(sample.key):
-            copy.write_metric(sample.key, record.model_copy(update={"series": ()}))
+            copy.write_metric(sample.key, record.model_copy(update={"series": (), **_said(record)}))
         copy.write_sample(_sample(sample))
     for fingerprint in run.fingerprints().values():
-        copy.write_fingerprint(fingerprint)
+        copy.write_fingerprint(fingerprint.model_copy(update=_said(fingerprint)))
+
+
+def _said(record: MetricRecord | FingerprintRecord | SampleRecord) -> dict[str, str]:
+    """Why there is no value, with a file's name in place of its path; hints tell where to put files, and stay out."""
+    return {"reason": re.sub(r"(?<![\w.])~?/\S*/", "", record.reason), "hint": ""}
 
 
 def _run(record: RunRecord) -> RunRecord:
@@ -86,4 +92,4 @@ def _run(record: RunRecord) -> RunRecord:
 def _sample(record: SampleRecord) -> SampleRecord:
     """Without video and clock; of the truth its hash stays, which says whether a case is the same one."""
     truth: VideoRef | None = record.truth and record.truth.model_copy(update={"path": ""})
-    return record.model_copy(update={"video": None, "truth": truth, "timing": Timing()})
+    return record.model_copy(update={"video": None, "truth": truth, "timing": Timing(), **_said(record)})

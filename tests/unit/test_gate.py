@@ -551,11 +551,19 @@ def test_a_slim_copy_is_slim_and_tells_no_paths(tmp_path: Path) -> None:
     )
     for sample in run.records():
         run.publish(sample.key, "video.mkv", lambda path: path.write_bytes(b"0" * 100_000) and None)
+    missing = MetricRecord(
+        metric="lpips", profile="alex", version=1, state="not_applicable", video_sha256="",
+        reason=f"the weights alexnet are not here: no file {home}/alex.pth", hint=f"put it at {home}/alex.pth",
+    )  # fmt: skip
+    (key,) = (sample.key for sample in run.records() if sample.case.id.endswith("00") and "memrope" in sample.key)
+    run.write_metric(key, missing)
     slim = save_baseline(run, tmp_path / "slim")
     files = [file for file in slim.root.rglob("*") if file.is_file()]
     assert {file.suffix for file in files} == {".json"}
     assert sum(file.stat().st_size for file in files) < 150_000
     assert not any(home in file.read_text() or "video.mkv" in file.read_text() for file in files)
+    (said,) = (record.reason for record in slim.metrics(key) if record.metric == "lpips")
+    assert said == "the weights alexnet are not here: no file alex.pth"
     assert slim.run.arguments == {"method": ["memrope"], "workers": 2}
     assert {sample.method.label for sample in slim.records()} == {"memrope"}
     assert len(load(slim.root).samples) == 12
