@@ -172,7 +172,7 @@ def main() -> None:
     lines += ["![Drift over 60 s, with bands; grey: the rendered truth](../../docs/mini_minute.png)", ""]
     draw(options.minute[0])
     if len(card) > 1:
-        lines += ["Orders under other training seeds:", ""]
+        lines += ["Orders of the means, per training seed (the shipped weights are of seed 0):", ""]
         for endpoint, runs in ((RECALL, card), (ALIGNED, card), *((endpoint, long) for endpoint in WALKS)):
             lines.append(f"* `{endpoint}`: {ranks(runs, endpoint)}")
         for i, results in enumerate(card):
