@@ -173,6 +173,6 @@ def refuse_mixture(plan: Plan, stored: Iterable[SampleRecord]) -> None:
         if planned.get(cell(sample), sample.key) != sample.key:
             raise ConfigError(
                 f"the run folder already holds {sample.method.label!r} on case {sample.case.id!r}, seed {sample.seed}, "
-                "made with other settings (length, budget, weights, numeric type or code version)",
+                "made with other settings (length, budget, weights or numeric type)",
                 "choose another folder with --out",
             )
