@@ -15,7 +15,7 @@ from magbench.suite import Suite
 BATCH = 4
 """Samples per batch. Fixed, because a matrix product may round differently at another batch size."""
 
-CASE_IDENTITY = ("id", "track", "prompt", "world_seed", "path", "history_frames", "frames")
+CASE_IDENTITY = ("id", "track", "prompt", "world_seed", "path", "history_frames", "frames", "schedule")
 """The fields of a case that change pixels. Its stratum and the truth's checksum don't."""
 
 
@@ -55,7 +55,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Group:
-    """Jobs of one method, track and length that are sampled in one batch.
+    """Jobs of one method, track, length and times of switches and cuts that are sampled in one batch.
 
     Membership depends on the plan alone, never on which samples are missing; `slots` keeps a job's place in the batch.
     """
@@ -80,8 +80,9 @@ class Plan:
     def groups(self) -> Iterator[Group]:
         """The generated samples (reference rows are made one by one), in key order within a group."""
 
-        def kind(job: Job) -> tuple[str, str, int, int]:
-            return job.method.label, job.case.track, job.case.frames, job.case.history_frames
+        def kind(job: Job) -> tuple[str, str, int, int, tuple[tuple[float, bool], ...]]:
+            switches = tuple((switch.at, switch.cut) for switch in job.case.schedule)
+            return job.method.label, job.case.track, job.case.frames, job.case.history_frames, switches
 
         generated = [job for job in self.jobs if job.method.policy != "reference"]
         for _, members in groupby(sorted(generated, key=lambda job: (kind(job), job.key)), key=kind):
@@ -138,9 +139,10 @@ def sample_key(suite: Suite, case: CaseRecord, seed: int, method: MethodRecord, 
     where a model is at work, its name, weights, numeric type and sampler. Device, workers, batch, metrics, labels
     and dates are left out.
     """
+    unscheduled = set() if case.schedule else {"schedule"}  # such keys are older than schedules
     identity: dict[str, Any] = {
         "suite": [suite.name, suite.version],
-        "case": case.model_dump(include=set(CASE_IDENTITY)),
+        "case": case.model_dump(include=set(CASE_IDENTITY) - unscheduled),
         "seed": seed,
         "policy": method.policy,
         "parameters": method.parameters,

@@ -5,9 +5,10 @@ Numbers are finite: what has no number carries a state and a reason instead.
 
 import base64
 import math
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 SCHEMA_VERSION = 1
 
@@ -54,6 +55,26 @@ class Timing(Record):
     """The chunk borders at which the policy compressed or re-arranged its cache."""
 
 
+class Switch(Record):
+    """Another prompt from some moment on."""
+
+    at: Annotated[FiniteFloat, Field(gt=0)]
+    """Seconds from the start of the video; `magbench.schedule.switch_frames` says which frame that is."""
+    prompt: str
+    cut: bool = False
+    """A new shot, not a continuation of the one before."""
+
+
+def _ascending(schedule: tuple[Switch, ...]) -> tuple[Switch, ...]:
+    for one, other in pairwise(schedule):
+        if one.at >= other.at:
+            raise ValueError(f"switches must come in the order of their times, {other.at:g} s follows {one.at:g} s")
+    return schedule
+
+
+Schedule = Annotated[tuple[Switch, ...], AfterValidator(_ascending)]
+
+
 class CaseRecord(Record):
     """One item of a track."""
 
@@ -67,6 +88,8 @@ class CaseRecord(Record):
     """Latent frames of given history before generation starts."""
     frames: int = 0
     """Latent frames in all, history included."""
+    schedule: Schedule = ()
+    """Prompts that follow `prompt`, by strictly ascending time."""
     truth_sha256: str | None = None
     """Hash of the rendered truth's RGB bytes, fixed in the suite."""
     stratum: str = ""

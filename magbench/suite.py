@@ -16,6 +16,7 @@ tracks:
     primary: [appearance_drift@default/drift]      # at most three, each `metric@profile/reduction`
     cases:
       - {id: meadow, prompt: "...", world_seed: 7, stratum: easy}
+      - {id: night, prompt: "...", world_seed: 8, schedule: [{at: 9.5, prompt: "...", cut: true}]}   # other prompts
   mag-bench:
     cases:
       - {id: back-1x, prompt: "...", world_seed: 7, path: {...}, history_frames: 36, frames: 60, truth_sha256: ...}
@@ -32,7 +33,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from magbench.errors import ConfigError
-from magbench.records import CaseRecord, Record, Track
+from magbench.records import CaseRecord, Record, Schedule, Track
 from magbench.registry import did_you_mean
 
 Reference = Literal["real", "static", "shuffled"]
@@ -53,6 +54,7 @@ class CaseSpec(Record):
     history_frames: Annotated[int, Field(ge=0)] = 0
     frames: Annotated[int, Field(gt=0)] | None = None
     """Latent frames in all, history included; None takes the track's."""
+    schedule: Schedule = ()
     truth_sha256: str | None = None
     stratum: str = ""
 

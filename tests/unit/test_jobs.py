@@ -19,9 +19,9 @@ from magbench.jobs import (
     sample_seed,
     slug,
 )
-from magbench.records import CaseRecord, MethodRecord, RunRecord, SampleRecord
+from magbench.records import CaseRecord, MethodRecord, RunRecord, SampleRecord, Switch, Track
 from magbench.store import RunStore
-from magbench.suite import Suite, parse_suite
+from magbench.suite import Suite, load_suite, parse_suite
 
 MODEL = ModelIdentity("mini", "w1", "float32", "ode steps=10")
 CASE = CaseRecord(
@@ -71,6 +71,7 @@ PIXELS = [
     {"case": case(history_frames=6)},
     {"case": case(frames=24)},
     {"case": case(track="mag-bench")},
+    {"case": case(schedule=(Switch(at=1, prompt="q"),))},
     {"method": method(policy="other")},
     {"method": method(parameters={"window": 15, "sink": 0})},
     {"model": model(name="m")},
@@ -103,6 +104,28 @@ def test_every_field_of_a_case_is_either_in_or_out_on_purpose() -> None:
     assert set(CaseRecord.model_fields) - set(CASE_IDENTITY) == {"truth_sha256", "stratum"}
 
 
+@pytest.mark.parametrize(
+    ("name", "track", "digests"),
+    [
+        ("mini", "long-horizon", ["a8fc8db183d0", "6afed228d8d7"]),
+        ("mini", "mag-bench", ["87a7a7e63258", "134040469689"]),
+        ("mini-gate", "long-horizon", ["4d4c2fa0e7fc", "d5fdbdb7dbee"]),
+    ],
+)
+def test_keys_from_before_schedules_still_hold(name: str, track: Track, digests: list[str]) -> None:
+    released = load_suite(name)
+    first = released.cases(track)[0]
+    keys = [sample_key(released, first, 0, row, MODEL) for row in (FIFO, reference_method("real"))]
+    assert [key.rpartition(".")[2] for key in keys] == digests
+
+
+@pytest.mark.parametrize("change", [{"at": 2.0}, {"prompt": "r"}, {"cut": True}])
+def test_every_field_of_a_switch_changes_the_key(change: dict[str, Any]) -> None:
+    switch = Switch(at=1, prompt="q")
+    other = switch.model_copy(update=change)
+    assert key(case=case(schedule=(switch,))) != key(case=case(schedule=(other,)))
+
+
 def test_reference_rows_do_not_depend_on_the_model() -> None:
     real = reference_method("real")
     assert key(method=real) == key(method=real, model=model(weights_sha256="w2", dtype="bfloat16"))
@@ -133,6 +156,18 @@ def test_groups_are_of_one_method_and_length_and_full_but_the_last() -> None:
     assert all(len({(job.method.label, job.case.frames) for job in group.jobs}) == 1 for group in groups)
     assert sorted(job.key for group in groups for job in group.jobs) == [
         job.key for job in plan.jobs if job.method.policy != "reference"
+    ]
+
+
+def test_a_batch_switches_all_at_once() -> None:
+    schedules = ["", ", schedule: [{at: 0.5, prompt: q}]", ", schedule: [{at: 0.5, prompt: q, cut: true}]"]
+    lines = "".join(f"      - {{id: c{i}, prompt: p{schedules[i % 3]}}}\n" for i in range(6))
+    head = "name: s\nversion: 1\nmodel: mini\ntracks:\n  long-horizon:\n    frames: 12\n    cases:\n"
+    groups = expand(parse_suite(head + lines, "x"), [FIFO], MODEL).groups()
+    assert sorted(sorted(job.case.id for job in group.jobs) for group in groups) == [
+        ["c0", "c3"],
+        ["c1", "c4"],
+        ["c2", "c5"],
     ]
 
 

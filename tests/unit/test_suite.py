@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from magbench.errors import ConfigError
+from magbench.records import Switch
 from magbench.suite import load_suite, parse_suite, prompt_cases, suite_names
 
 GOOD = """
@@ -32,6 +33,11 @@ def test_track_defaults_fill_cases() -> None:
     assert suite.tracks["long-horizon"].references == ("real", "static", "shuffled")
 
 
+def test_a_schedule_reaches_the_case() -> None:
+    suite = parse_suite(GOOD.replace("prompt: one", "prompt: one, schedule: [{at: 1, prompt: p, cut: true}]"), "x")
+    assert [case.schedule for case in suite.cases("long-horizon")] == [(Switch(at=1, prompt="p", cut=True),), ()]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -46,6 +52,13 @@ def test_track_defaults_fill_cases() -> None:
         ("seeds: [0, 1]", "seeds: []", "seeds: Tuple should have at least 1 item"),
         ("long-horizon:", "long-track:", "tracks.long-track"),
         ("name: small", "name: [", "is not YAML"),
+        (
+            "prompt: one",
+            "prompt: one, schedule: [{at: 1, prompt: p}, {at: 1, prompt: q}]",
+            "cases.0.schedule: Value error, switches must come in the order of their times, 1 s follows 1 s",
+        ),
+        ("prompt: one", "prompt: one, schedule: [{at: 0, prompt: p}]", "schedule.0.at: Input should be greater than 0"),
+        ("prompt: one", "prompt: one, schedule: [{at: 1}]", "schedule.0.prompt: Field required"),
     ],
 )
 def test_a_bad_suite_names_its_fault(old: str, new: str, message: str) -> None:
