@@ -11,7 +11,6 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
 import magbench
@@ -41,14 +40,14 @@ WALKS = ("subject_identity@mini/all", "subject_consistency@mini/consistency", "a
 def cases(results: Results, method: str, endpoint: str, stratum: str = "") -> dict[str, float]:
     """Case -> mean over seeds of one endpoint (`metric@profile/reduction`) of one method."""
     metric, _, reduction = endpoint.partition("/")
-    frame = results.frame
-    strata = {sample.case.id: sample.case.stratum for sample in results.samples}
-    rows = frame[(frame.method == method) & (frame.metric == metric) & (frame.reduction == reduction)]
     found: dict[str, list[float]] = {}
-    for case, value in zip(rows.case, rows.value, strict=True):
-        looked_at = results.run.suite == "mini-card" and case in LOOKED_AT
-        if value == value and not looked_at and (not stratum or strata[case] == stratum):
-            found.setdefault(case, []).append(float(value))
+    for sample in results.samples:
+        case, looked_at = sample.case, results.run.suite == "mini-card" and sample.case.id in LOOKED_AT
+        if sample.method.label != method or looked_at or stratum not in ("", case.stratum):
+            continue
+        for record in results.metrics[sample.key]:
+            values = [r.value for r in record.reductions if (record.name, r.name) == (metric, reduction)]
+            found.setdefault(case.id, []).extend(value for value in values if value is not None)
     return case_means(found)
 
 
@@ -143,13 +142,7 @@ def draw(run: Path) -> None:
     with plots.plotting():
         figure = Figure(figsize=(9.0, 3.2), layout="constrained")
         for ax, title in zip(figure.subplots(1, 2), PANELS, strict=True):
-            for curve in panels[title].curves:
-                style = look[curve.label]
-                (line,) = ax.plot(curve.times, curve.mean, color=style.color, label=curve.label)
-                line.set(linestyle=style.dash, linewidth=style.width)
-                if not curve.reference:
-                    low, high = (np.array(edge, dtype=np.float64) for edge in (curve.low, curve.high))
-                    ax.fill_between(curve.times, low, high, color=style.color, alpha=0.13, linewidth=0)
+            plots.draw_curves(ax, panels[title], look)
             ax.set_title(title, fontsize=8, loc="left")
             ax.set_xlabel("seconds", fontsize=8)
             ax.set_ylim(0, None)

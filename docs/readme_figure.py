@@ -7,7 +7,6 @@ long-horizon track with its 95 % band.
 import argparse
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from magbench import reports
@@ -52,12 +51,7 @@ def main() -> None:
                 if not row and not column:
                     ax.set_title(f"{options.case}: back at a scene left behind", fontsize=8, loc="left")
         ax = figure.add_subplot(grid[:, FRAMES + 1 :])
-        for curve in panel.curves:
-            style = look[curve.label]
-            ax.plot(curve.times, curve.mean, color=style.color, linestyle=style.dash, linewidth=style.width)
-            if not curve.reference:
-                low, high = (np.array(edge, dtype=np.float64) for edge in (curve.low, curve.high))
-                ax.fill_between(curve.times, low, high, color=style.color, alpha=0.13, linewidth=0)
+        plots.draw_curves(ax, panel, look)
         ax.set_title("appearance drift, lower is better", fontsize=8, loc="left")
         ax.set_xlabel("seconds", fontsize=8, labelpad=1)
         ax.set_ylim(0, None)

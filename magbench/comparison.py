@@ -20,7 +20,7 @@ from magbench.store import RunStore
 
 __all__ = [
     "LEVEL", "Comparability", "Comparison", "Mark", "MethodComparison", "Row", "Side", "SideState", "TrackComparison",
-    "comparability", "compare",
+    "comparability", "compare", "compared",
 ]  # fmt: skip
 
 LEVEL = 0.05
@@ -155,8 +155,14 @@ def compare(a: Run, b: Run) -> Comparison:
     old, new = _read(a), _read(b)
     found = comparability(old, new)
     found.require()
+    return compared(old, new, found)
+
+
+def compared(old: Results, new: Results, found: Comparability) -> Comparison:
+    """As `compare`, of runs whose comparability is known; without tracks where it blocks everything."""
     pairs = method_pairs(old, new)
-    tracks = tuple(_track(name, old, new, found, pairs) for name in common_tracks(old, new))
+    names = () if found.blocking else common_tracks(old, new)
+    tracks = tuple(_track(name, old, new, found, pairs) for name in names)
     return Comparison(old.run, new.run, found, tracks)
 
 

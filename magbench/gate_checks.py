@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Literal
 
 from magbench.comparability import Comparability, label_of, method_pairs
-from magbench.comparison import Row, compare
+from magbench.comparison import Row, compared
 from magbench.errors import ConfigError
 from magbench.fingerprint import NOT_COMPARABLE, check
 from magbench.gate_policy import FINGERPRINT, FingerprintRule, GatePolicy, Margin
@@ -135,7 +135,7 @@ def quality_checks(old: Results, new: Results, found: Comparability, policy: Gat
     pairs = method_pairs(old, new)
     rows = {
         (track.name, method.a, row.column.key): row
-        for track in compare(old, new).tracks
+        for track in compared(old, new, found).tracks
         for method in track.methods
         for row in method.rows
     }

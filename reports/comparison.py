@@ -6,7 +6,7 @@ from typing import Any
 
 from magbench.comparison import LEVEL, Comparison, MethodComparison, Row, Side, TrackComparison, clocked
 from magbench.records import SCHEMA_VERSION, RunRecord
-from magbench.reports.grids import ARROWS, Grid, Item, number, signed
+from magbench.reports.grids import ARROWS, Grid, Item, Notes, interval, number, signed
 from magbench.reports.tables import escape, markdown
 from magbench.stats import MIN_CASES_TEST, TOO_FEW_TO_TEST
 
@@ -176,10 +176,10 @@ def _count(rows: Sequence[Row], what: str) -> str:
 
 
 def _grid(track: TrackComparison, method: MethodComparison, rows: Sequence[Row]) -> Grid:
-    notes: dict[str, int] = {}
+    notes = Notes()
 
     def line(row: Row) -> tuple[Item, ...]:
-        numbers = tuple(notes.setdefault(text, len(notes) + 1) for text in _remarks(row, track.cases))
+        numbers = notes.number(_remarks(row, track.cases))
         return _name(row, numbers), _level(row.a), _level(row.b), _delta(row), Item(_p(row))
 
     groups = tuple(
@@ -192,7 +192,7 @@ def _grid(track: TrackComparison, method: MethodComparison, rows: Sequence[Row])
         f"{track.name} · {method.label} ({cases})",
         (("metric",), ("A",), ("B",), ("B − A",), ("p",)),
         groups,
-        tuple(notes),
+        tuple(notes.texts),
         (),
     )
 
@@ -215,8 +215,7 @@ def _delta(row: Row) -> Item:
     d = row.difference
     if d is None:
         return Item("", mark=row.mark)
-    interval = "" if d.low is None or d.high is None else f"[{number(d.low)}, {number(d.high)}]"
-    return Item(signed(d.value), "" if row.mark == "=" else interval, row.shown_mark)
+    return Item(signed(d.value), "" if row.mark == "=" else interval(d.low, d.high), row.shown_mark)
 
 
 def _p(row: Row) -> str:

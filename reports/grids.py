@@ -42,12 +42,13 @@ class Grid:
 
 
 @dataclass
-class _Notes:
+class Notes:
     """Footnotes, each text once."""
 
     texts: dict[str, int] = field(default_factory=dict)
 
     def number(self, texts: Iterable[str]) -> tuple[int, ...]:
+        """The number of each text that isn't empty."""
         return tuple(self.texts.setdefault(text, len(self.texts) + 1) for text in texts if text)
 
 
@@ -68,7 +69,7 @@ def signed(value: float) -> str:
 
 def headline(track: TrackReport) -> Grid:
     """The short table: methods and references down, primary endpoints and key columns across."""
-    notes = _Notes()
+    notes = Notes()
     header = [("method",), *(_column_lines(column) for column in track.headline)]
     costed = any(row.cost for row in track.rows)
     if costed:
@@ -92,7 +93,7 @@ def headline(track: TrackReport) -> Grid:
 
 def levels(track: TrackReport) -> Grid:
     """Every number: columns of the model down, methods and references across."""
-    notes = _Notes()
+    notes = Notes()
     header = (("metric",), *((row.label,) for row in track.rows))
     groups = tuple(
         tuple((_endpoint(column), *(_item(row.cells[column.key], notes) for row in track.rows)) for column in columns)
@@ -108,7 +109,7 @@ def levels(track: TrackReport) -> Grid:
 
 def differences(track: TrackReport) -> Grid:
     """Paired differences to the baseline: columns of the model down, methods across."""
-    notes = _Notes()
+    notes = Notes()
     rows = [row for row in track.methods if row.label != track.baseline]
     shown = [c for c in track.columns if any(row.cells[c.key].difference for row in rows)]
     header = (("metric",), *((f"{row.label} − {track.baseline}",) for row in rows))
@@ -117,7 +118,7 @@ def differences(track: TrackReport) -> Grid:
         d = cell.difference
         if d is None:
             return Item("–", notes=notes.number(["no case in common"]))
-        parts = [_interval(d.low, d.high)]
+        parts = [interval(d.low, d.high)]
         if d.p is not None:
             p = cell.p_adjusted if cell.p_adjusted is not None else d.p
             parts.append(f"p{'ₐ' if cell.p_adjusted is not None else ''}={p:.2g}")
@@ -141,7 +142,7 @@ def differences(track: TrackReport) -> Grid:
 
 def case_grid(track: TrackReport, case: str, seed: int) -> Grid:
     """One case and seed: rows down, headline columns across."""
-    notes = _Notes()
+    notes = Notes()
     lines = []
     for entry in track.entries:
         if (entry.sample.case.id, entry.sample.seed) != (case, seed):
@@ -161,7 +162,7 @@ def _title(track: TrackReport) -> str:
     return f"{track.name} ({track.cases} case{'s' if track.cases != 1 else ''})"
 
 
-def _label(row: Row, track: TrackReport, notes: _Notes) -> Item:
+def _label(row: Row, track: TrackReport, notes: Notes) -> Item:
     what = "" if row.reference else SHORT.get(row.applicability, row.applicability)
     texts = [row.unranked, f"{row.label}: {row.reason}" if row.reason else ""]
     rank = ""
@@ -186,19 +187,20 @@ def _endpoint(column: Column) -> Item:
     return Item(" ".join(filter(None, (column.key, unit, ARROWS[column.direction], "*" if column.primary else ""))))
 
 
-def _item(cell: Cell, notes: _Notes) -> Item:
+def _item(cell: Cell, notes: Notes) -> Item:
     numbers = notes.number(cell.reasons)
     if cell.estimate is None:
         return Item("error" if cell.state == "error" else "n/a", notes=numbers)
-    return Item(number(cell.estimate.value), _interval(cell.estimate.low, cell.estimate.high), cell.mark, numbers)
+    return Item(number(cell.estimate.value), interval(cell.estimate.low, cell.estimate.high), cell.mark, numbers)
 
 
-def _plain(cell: Cell, notes: _Notes) -> Item:
+def _plain(cell: Cell, notes: Notes) -> Item:
     item = _item(cell, notes)
     return Item(item.text, notes=item.notes)
 
 
-def _interval(low: float | None, high: float | None) -> str:
+def interval(low: float | None, high: float | None) -> str:
+    """`[low, high]`, or nothing where there is none."""
     return "" if low is None or high is None else f"[{number(low)}, {number(high)}]"
 
 

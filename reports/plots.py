@@ -164,19 +164,24 @@ def _canvas(rows: int, below: float) -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
-def _draw(ax: Axes, panel: Panel, look: Mapping[str, Style]) -> list[str]:
-    """Draw the curves, references behind; returns the references that are mostly outside."""
+def draw_curves(ax: Axes, panel: Panel, look: Mapping[str, Style]) -> None:
+    """Draw the mean curves with their bands, references behind."""
     for order, curve in enumerate(sorted(panel.curves, key=lambda c: not c.reference)):
         style = look[curve.label]
         marker = "o" if panel.axis == "lag" or len(curve.times) == 1 else None
         ax.plot(
             curve.times, curve.mean, color=style.color, linestyle=style.dash, linewidth=style.width, marker=marker,
-            markersize=2, zorder=3 + order,
+            markersize=2, zorder=3 + order, label=curve.label,
         )  # fmt: skip
         low = np.array([np.nan if v is None else v for v in curve.low])
         high = np.array([np.nan if v is None else v for v in curve.high])
         if not curve.reference and not np.isnan(low).all():
             ax.fill_between(curve.times, low, high, color=style.color, alpha=0.16, linewidth=0, zorder=2)
+
+
+def _draw(ax: Axes, panel: Panel, look: Mapping[str, Style]) -> list[str]:
+    """Draw and frame the curves; returns the references that are mostly outside."""
+    draw_curves(ax, panel, look)
     framed = [c for c in panel.curves if not c.reference or c.label == "real"] or list(panel.curves)
     bottom, top = _range(framed)
     room = (top - bottom) * 0.08 or abs(top) * 0.05 or 0.05

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from magbench.gate import RUNS, Check, Outcome
 from magbench.gate_policy import FINGERPRINT
-from magbench.reports.grids import ARROWS, Grid, Item, number, signed
+from magbench.reports.grids import ARROWS, Grid, Item, Notes, interval, number, signed
 from magbench.reports.tables import escape, markdown
 
 SIGNS: dict[str | None, str] = {
@@ -113,20 +113,19 @@ def plain(text: str) -> str:
 
 
 def _grid(part: str, method: str, checks: list[Check]) -> Grid:
-    notes: dict[str, int] = {}
+    notes = Notes()
 
     def verdict(item: Check) -> Item:
-        numbers = tuple(notes.setdefault(text, len(notes) + 1) for text in _notes(item))
-        return Item(f"{_sign(item)} {_word(item)}", notes=numbers)
+        return Item(f"{_sign(item)} {_word(item)}", notes=notes.number(_notes(item)))
 
     if part in (FINGERPRINT, RUNS):
         lines = tuple((Item(plain(item.method) or "all"), verdict(item)) for item in checks)
-        return Grid(part, (("method",), ("verdict",)), (lines,), tuple(notes), ())
+        return Grid(part, (("method",), ("verdict",)), (lines,), tuple(notes.texts), ())
     header = (("endpoint",), ("baseline",), ("run",), ("better by",), ("margin",), ("verdict",))
     rows = tuple((*_numbers(item), verdict(item)) for item in checks)
     legend = "better by: paired by case, + is better whatever the direction; [low, high] its 95 % interval"
     shown = any(item.better_by is not None for item in checks)
-    return Grid(f"{part} · {plain(method)}", header, (rows,), tuple(notes), (legend,) if shown else ())
+    return Grid(f"{part} · {plain(method)}", header, (rows,), tuple(notes.texts), (legend,) if shown else ())
 
 
 def _numbers(item: Check) -> tuple[Item, ...]:
@@ -136,7 +135,7 @@ def _numbers(item: Check) -> tuple[Item, ...]:
         Item(" ".join(filter(None, (reduction, unit, ARROWS[item.direction]))), metric),
         Item(_number(item.baseline)),
         Item(_number(item.run)),
-        Item("–" if item.better_by is None else signed(item.better_by), _interval(item)),
+        Item("–" if item.better_by is None else signed(item.better_by), interval(item.low, item.high)),
         Item(_number(item.margin)),
     )
 
@@ -167,10 +166,6 @@ def _why(item: Check) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else number(value)
-
-
-def _interval(item: Check) -> str:
-    return "" if item.low is None or item.high is None else f"[{number(item.low)}, {number(item.high)}]"
 
 
 def _junit_kind(item: Check, strict: bool) -> str:

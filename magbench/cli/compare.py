@@ -1,13 +1,12 @@
 """`magbench compare A B`."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from magbench.cli import console
-from magbench.errors import ConfigError, StoreError
+from magbench.errors import ConfigError
 from magbench.store import write_json
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def command(old: Path, new: Path, everything: bool, markdown: str | None, as_jso
     """
     from magbench.api import load
     from magbench.comparability import comparability
-    from magbench.comparison import Comparison, compare
+    from magbench.comparison import compared
     from magbench.reports import comparison as writing
 
     if "" in (str(markdown), str(as_json)):
@@ -38,8 +37,7 @@ def command(old: Path, new: Path, everything: bool, markdown: str | None, as_jso
     if markdown == as_json == "-":
         raise ConfigError("only one of --markdown and --json can go to stdout", "give one of them a file")
     a, b = load(old), load(new)
-    difference = comparability(a, b)
-    found = Comparison(a.run, b.run, difference, ()) if difference.blocking else compare(a, b)
+    found = compared(a, b, comparability(a, b))
     if as_json:
         _put_json(as_json, writing.as_json(found))
     if markdown:
@@ -85,8 +83,5 @@ def _put_json(file: str, value: dict[str, Any]) -> None:
 def _put_text(file: str, text: str) -> None:
     if file == "-":
         console.say(text)
-        return
-    try:
-        Path(file).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"cannot write '{file}': {os.strerror(error.errno or 0)}", "choose another file") from error
+    else:
+        console.write(Path(file), text)

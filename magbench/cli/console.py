@@ -1,16 +1,20 @@
 """The only place that prints. Results go to stdout; progress, warnings and errors to stderr."""
 
 import json
+import os
 import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich.progress
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from magbench.errors import StoreError
 
 if TYPE_CHECKING:
     from magbench.runners.execute import Event
@@ -55,6 +59,18 @@ def error(message: str, hint: str | None, *, traceback: bool = False) -> None:
 def dump(value: Any) -> None:
     """Print strict JSON to stdout."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write(file: Path, text: str) -> None:
+    """Write a text file that the user has named.
+
+    Raises:
+        StoreError: it can't be written.
+    """
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"cannot write '{file}': {os.strerror(error.errno or 0)}", "choose another file") from error
 
 
 def rows(headers: Sequence[str], body: Iterable[Sequence[str]]) -> None:

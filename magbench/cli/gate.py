@@ -1,7 +1,6 @@
 """`magbench gate RUN`."""
 
 import json
-import os
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from magbench.cli import console
-from magbench.errors import ConfigError, StoreError
+from magbench.errors import ConfigError
 from magbench.store import RunStore
 
 if TYPE_CHECKING:
@@ -61,11 +60,11 @@ def command(
     store, old = RunStore.open(run), RunStore.open(baseline)
     outcome = judge(store, old, rules, datetime.now(UTC).date(), strict, str(policy) if policy else "of magbench")
     if summary:
-        _write(summary, writing.summary(outcome))
+        console.write(summary, writing.summary(outcome))
     if junit:
-        _write(junit, writing.junit(outcome))
+        console.write(junit, writing.junit(outcome))
     if as_json:
-        _write(as_json, json.dumps(outcome.model_dump(), indent=1, allow_nan=False) + "\n")
+        console.write(as_json, json.dumps(outcome.model_dump(), indent=1, allow_nan=False) + "\n")
     _show(outcome, guarded=annotations)
     for line in writing.annotations(outcome) if annotations else ():
         console.say(line)
@@ -103,10 +102,3 @@ def _show(outcome: "Outcome", guarded: bool) -> None:
     console.show(Text.assemble("gate: ", (writing.headline(outcome), f"bold {style}")))
     if guarded:
         console.say(f"::{token}::")
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"cannot write '{file}': {os.strerror(error.errno or 0)}", "choose another file") from error

@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from magbench.runners import rollout
-from magbench.runners.policies.base import CachePolicy, Chunk, Geometry, LayerCache, Past
+from magbench.runners.policies.base import CachePolicy, Geometry, LayerCache, Past
 from magbench.runners.policies.fifo import Fifo
 from magbench.runners.policies.full import Full
 from magbench.runners.policies.memrope import MemRope
 from magbench.runners.wan.configs import CONFIGS, TransformerConfig
 from magbench.runners.wan.sampler import FewStepSampler
 from magbench.runners.wan.transformer import CausalWanTransformer
+from tests.wrapped_cache import WrappedCache
 
 FOLDER = Path(os.environ.get("MAGBENCH_GOLDEN") or Path(__file__).parent / "data")
 ATOL = 2e-5
@@ -114,32 +115,18 @@ class Watched(CachePolicy):
     pasts: list[list[Past]] = field(default_factory=list)
 
     def layer(self, geometry: Geometry) -> LayerCache:
-        self.pasts.append([])
-        return _WatchedCache(self.inner.layer(geometry), self.pasts[-1])
+        seen: list[Past] = []
+        self.pasts.append(seen)
+
+        def see(past: Past) -> Past:
+            seen.append(past)
+            return past
+
+        return WrappedCache(self.inner.layer(geometry), see)
 
     @property
     def budget(self) -> int | None:
         return self.inner.budget
-
-
-class _WatchedCache(LayerCache):
-    def __init__(self, inner: LayerCache, pasts: list[Past]) -> None:
-        self.inner, self.pasts = inner, pasts
-
-    def past(self, chunk: Chunk, q: Tensor, k: Tensor) -> Past:
-        self.pasts.append(self.inner.past(chunk, q, k))
-        return self.pasts[-1]
-
-    def commit(self, chunk: Chunk, q: Tensor, k: Tensor, v: Tensor) -> None:
-        self.inner.commit(chunk, q, k, v)
-
-    @property
-    def frames(self) -> float:
-        return self.inner.frames
-
-    @property
-    def nbytes(self) -> int:
-        return self.inner.nbytes
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from magbench.records import ChunkPrint, FingerprintRecord, RunRecord
 from magbench.runners import rollout
 from magbench.runners.fingerprint import Fingerprinter, history_frames, prints, prompt
 from magbench.runners.methods import METHODS, parse_method
-from magbench.runners.policies.base import CachePolicy, Chunk, Geometry, LayerCache, Past
+from magbench.runners.policies.base import CachePolicy, Geometry, LayerCache, Past
 from magbench.runners.wan.rope import rotate
 from magbench.store import RunStore
 from tests.tiny_model import TINY
+from tests.wrapped_cache import WrappedCache
 
 LIMIT = TOLERANCE["float32"]
 METHOD = parse_method("memrope")
@@ -37,31 +38,11 @@ class Faulty(CachePolicy):
     stores: CachePolicy | None = None
 
     def layer(self, geometry: Geometry) -> LayerCache:
-        return FaultyCache(self, geometry)
+        return WrappedCache((self.stores or self.inner).layer(geometry), lambda past: self.shows(past, geometry))
 
     @property
     def budget(self) -> int | None:
         return self.inner.budget
-
-
-class FaultyCache(LayerCache):
-    def __init__(self, policy: Faulty, geometry: Geometry) -> None:
-        self.policy, self.geometry = policy, geometry
-        self.cache = (policy.stores or policy.inner).layer(geometry)
-
-    def past(self, chunk: Chunk, q: Tensor, k: Tensor) -> Past:
-        return self.policy.shows(self.cache.past(chunk, q, k), self.geometry)
-
-    def commit(self, chunk: Chunk, q: Tensor, k: Tensor, v: Tensor) -> None:
-        self.cache.commit(chunk, q, k, v)
-
-    @property
-    def frames(self) -> float:
-        return self.cache.frames
-
-    @property
-    def nbytes(self) -> int:
-        return self.cache.nbytes
 
 
 @pytest.fixture(scope="module")
