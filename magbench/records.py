@@ -138,6 +138,8 @@ class TraceRecord(Record):
     frames: int
     ms: FiniteFloat
     passes: int
+    keys_passes: FiniteFloat = 0.0
+    """Key frames that a query of the chunk saw, the chunk's own included, summed over all passes."""
     past_frames: FiniteFloat
     """Past tokens attended to, in frames, the chunk itself excluded."""
     cached_frames: FiniteFloat
@@ -145,6 +147,8 @@ class TraceRecord(Record):
     """K and V, all layers."""
     state_bytes: int = 0
     """Anything else the policy keeps between chunks, all layers."""
+    network_bytes: int = 0
+    """Weights of a second network that the cache needs, once for all samples."""
     held: tuple[int, ...] = ()
     """Source frames whose raw keys are in the cache (layer 0)."""
     folded: tuple[int, ...] = ()

@@ -5,8 +5,9 @@ ones are folded in, and at which time index each kept token is shown. Attention 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -40,7 +41,12 @@ class Geometry:
 
     def rotate(self, x: Tensor, frames: Tensor, cells: Tensor | None = None) -> Tensor:
         """Rotate tokens [B, T, heads, d] to time indices `frames` and grid cells `cells` (see `Past`)."""
-        return rotate(x, self.rope.tokens(frames, cells))
+        size = self.tokens_per_frame
+        if cells is None and frames.ndim == 1:
+            return rotate(x, self.rope.grid(tuple(frames[::size].tolist()), self.device))
+        if cells is None:
+            cells = (torch.arange(frames.shape[-1]) % size).expand_as(frames)
+        return rotate(x, self.rope.tokens(frames.to(self.device), cells.to(self.device)))
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,14 @@ class Chunk:
     first: int
     """Latent frame index in the whole video, given history included."""
     frames: int
-    kind: Literal["history", "generate"]
-    """`history` is one clean pass over given latents; `generate` is noisy passes and then a clean one."""
+    kind: Literal["history", "generate", "recache", "window"]
+    """`generate`: noisy passes, then a clean one. `history`: one clean pass over latents that are there already.
+    `recache`: one clean pass over the newest frames, which are in the cache, with another prompt. `window`: one pass
+    over frames of several noise levels, which are not stored; frames cached from `first` on are forgotten."""
+    prompt_changed: bool = False
+    """The prompt differs from the last chunk's."""
+    scene_cut: bool = False
+    """A new shot begins."""
 
     @property
     def span(self) -> tuple[int, ...]:
@@ -66,7 +78,7 @@ class Past:
     keys: Tensor
     """Un-rotated, [B, T, heads, d]."""
     values: Tensor
-    """[B, T, heads, d]."""
+    """[B, T, heads, d]; with room for the chunk's own visible tokens behind them, attention makes no copy."""
     frames: Tensor
     """Time index at which each token is shown, int64 [T] or [B, T]."""
     sources: Tensor
@@ -77,12 +89,14 @@ class Past:
     """row * columns + column of each token, int64 like `frames`; None when the tokens are whole frames in order."""
     hide_own: int = 0
     """How many of the chunk's leading frames no query may see."""
+    padding: Tensor | None = None
+    """True for tokens that fill up a row of the batch and may not be seen, bool [B, T]; None when there are none."""
     folded: tuple[int, ...] = ()
     """Source frames that went into a memory just now."""
     dropped: tuple[int, ...] = ()
     """Source frames that were lost just now."""
     events: tuple[str, ...] = ()
-    """What the cache did just now: `evict`, `absorb`."""
+    """What the cache did just now: `evict`, `absorb`, `compress`, `flush`, `cut`."""
 
 
 class LayerCache(ABC):
@@ -125,6 +139,11 @@ class CachePolicy(ABC):
     Subclasses are frozen dataclasses; `__post_init__` raises `ConfigError` on values that make no sense.
     """
 
+    rollout: ClassVar[str] = "magbench.runners.rollout:Rollout"
+    """Import path of the loop it runs in."""
+    matched: ClassVar[bool] = True
+    """Whether a budget can be chosen; otherwise it is a reference row."""
+
     @abstractmethod
     def layer(self, geometry: Geometry) -> LayerCache:
         """An empty cache for one layer of one rollout."""
@@ -134,21 +153,61 @@ class CachePolicy(ABC):
     def budget(self) -> int | None:
         """Most past frames any pass attends to, the chunk itself excluded; None when it grows with the video."""
 
+    @classmethod
+    def spend(cls, budget: int) -> dict[str, Any]:
+        """Parameters with which `budget` is this many frames. By default `window`, which counts the chunk too.
+
+        Raises:
+            ConfigError: the policy can't use so few or so many.
+        """
+        return {"window": budget + CHUNK_FRAMES}
+
+    @property
+    def writer(self) -> Literal["generator", "memory"]:
+        """The network whose clean pass writes the cache; `memory` is a second one, and sees an empty prompt."""
+        return "generator"
+
+    @property
+    def writes_truth(self) -> bool:
+        """Whether the clean pass sees the ground truth instead of what was generated."""
+        return False
+
+    @property
+    def recache_frames(self) -> int:
+        """How many of the newest frames are encoded again when the prompt changes."""
+        return 0
+
 
 class FrameCache(LayerCache):
-    """Whole raw frames in the order they came: the storage most policies build on."""
+    """Whole raw frames in the order they came: the storage most policies build on.
+
+    Values are kept once: `past_at` leaves room for the chunk's own behind them, where attention puts them.
+    """
 
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
         self.keys = geometry.empty()
-        self.values = geometry.empty()
+        self._values = geometry.empty()
         self.sources: tuple[int, ...] = ()
+
+    @property
+    def values(self) -> Tensor:
+        """[B, T, heads, d], like `keys`."""
+        return self._values[:, : self.keys.shape[1]]
 
     def commit(self, chunk: Chunk, q: Tensor, k: Tensor, v: Tensor) -> None:
         """Append the chunk's frames."""
+        self.append(chunk.span, k, v)
+
+    def append(self, sources: Sequence[int], k: Tensor, v: Tensor) -> None:
+        """Append frames: their source frames, keys and values."""
+        held = self.keys.shape[1]
         self.keys = torch.cat([self.keys, k], dim=1)
-        self.values = torch.cat([self.values, v], dim=1)
-        self.sources += chunk.span
+        if self._values.shape[1] == held + v.shape[1]:
+            self._values[:, held:] = v
+        else:
+            self._values = torch.cat([self._values[:, :held], v], dim=1)
+        self.sources += tuple(sources)
 
     @property
     def frames(self) -> float:
@@ -158,19 +217,47 @@ class FrameCache(LayerCache):
     @property
     def nbytes(self) -> int:
         """Bytes of K and V."""
-        return self.keys.nbytes + self.values.nbytes
+        return self.keys.nbytes + self._values.nbytes
 
-    def remove(self, start: int, count: int) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-        """Take `count` frames out, counted from slot `start`; returns their keys, values and source frames."""
-        size = self.geometry.tokens_per_frame
-        first, last = start * size, (start + count) * size
-        keys, values, gone = self.keys[:, first:last], self.values[:, first:last], self.sources[start : start + count]
-        self.keys = torch.cat([self.keys[:, :first], self.keys[:, last:]], dim=1)
-        self.values = torch.cat([self.values[:, :first], self.values[:, last:]], dim=1)
-        self.sources = self.sources[:start] + self.sources[start + count :]
-        return keys, values, gone
+    def remove(self, start: int, count: int) -> tuple[int, ...]:
+        """Take `count` frames out, counted from slot `start`; returns their source frames."""
+        gone = self.sources[start : start + count]
+        if gone:
+            first, last = (slot * self.geometry.tokens_per_frame for slot in (start, start + count))
+            self.keys = torch.cat([self.keys[:, :first], self.keys[:, last:]], dim=1)
+            self._values = torch.cat([self._values[:, :first], self._values[:, last:]], dim=1)
+            self.sources = self.sources[:start] + self.sources[start + count :]
+        return gone
 
-    def per_token(self, frames: tuple[int, ...]) -> Tensor:
+    def slots(self, start: int, count: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of `count` frames from slot `start`, two of [B, T, heads, d]."""
+        part = slice(start * self.geometry.tokens_per_frame, (start + count) * self.geometry.tokens_per_frame)
+        return self.keys[:, part], self.values[:, part]
+
+    def past_at(
+        self, shown: Sequence[int], chunk: Chunk, own_frames: tuple[int, ...] | None = None, **fields: Any
+    ) -> Past:
+        """Show all frames.
+
+        Args:
+            shown: The time index of each.
+            chunk: The chunk that sees them.
+            own_frames: Its own time indices; left out, those it has in the video.
+            fields: The other fields of `Past`.
+        """
+        room = (chunk.frames - fields.get("hide_own", 0)) * self.geometry.tokens_per_frame
+        values = self.values
+        self._values = torch.cat([values, values.new_empty(values.shape[0], room, *values.shape[2:])], dim=1)
+        return Past(
+            self.keys,
+            self._values,
+            frames=self.per_token(shown),
+            sources=self.per_token(self.sources),
+            own_frames=chunk.span if own_frames is None else own_frames,
+            **fields,
+        )
+
+    def per_token(self, frames: Sequence[int]) -> Tensor:
         """One number per frame -> one per token, int64 [len(frames) * tokens per frame]."""
         return torch.tensor(frames, dtype=torch.int64).repeat_interleave(self.geometry.tokens_per_frame)
 

@@ -10,10 +10,10 @@ from magbench.runners.wan.configs import CHUNK_FRAMES
 
 @dataclass(frozen=True)
 class Fifo(CachePolicy):
-    """Self-Forcing's rolling cache; with `sink=3` it is LongLive's frame sink + short window.
+    """Self-Forcing's rolling cache.
 
-    Frames leave before a chunk's first pass, so no pass sees more than `window` frames, the chunk's own included. Sink
-    frames hold clean keys whatever `sink` is; the LongLive release keeps noisy ones for sinks larger than a chunk.
+    Frames leave before a chunk's first pass, so no pass sees more than `window` frames, the chunk's own included. A new
+    prompt changes what is generated from then on; the cache stays as it is.
     """
 
     window: int = 12
@@ -26,7 +26,7 @@ class Fifo(CachePolicy):
 
     def layer(self, geometry: Geometry) -> "FifoCache":
         """An empty cache for one layer."""
-        return FifoCache(self, geometry)
+        return FifoCache(self.window, self.sink, geometry)
 
     @property
     def budget(self) -> int:
@@ -37,21 +37,15 @@ class Fifo(CachePolicy):
 class FifoCache(FrameCache):
     """Sink and newest frames."""
 
-    def __init__(self, policy: Fifo, geometry: Geometry) -> None:
+    def __init__(self, window: int, sink: int, geometry: Geometry) -> None:
         super().__init__(geometry)
-        self.policy = policy
+        self.window, self.sink = window, sink
 
     def past(self, chunk: Chunk, q: Tensor, k: Tensor) -> Past:
         """Drop what does not fit beside the chunk, right after the sink; show the rest at its own indices."""
-        excess = max(0, len(self.sources) + chunk.frames - self.policy.window)
-        dropped = self.remove(self.policy.sink, excess)[2]
-        frames = self.per_token(self.sources)
-        return Past(
-            self.keys,
-            self.values,
-            frames=frames,
-            sources=frames,
-            own_frames=chunk.span,
-            dropped=dropped,
-            events=("evict",) if dropped else (),
-        )
+        dropped = self.evict(chunk)
+        return self.past_at(self.sources, chunk, dropped=dropped, events=("evict",) if dropped else ())
+
+    def evict(self, chunk: Chunk) -> tuple[int, ...]:
+        """Make room for the chunk, right after the sink; returns the source frames of what left."""
+        return self.remove(self.sink, max(0, len(self.sources) + chunk.frames - self.window))

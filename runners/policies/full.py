@@ -1,6 +1,7 @@
 """Keep everything: the upper bound in memory, and the reference for what forgetting costs."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -11,6 +12,8 @@ from magbench.runners.policies.base import CachePolicy, Chunk, FrameCache, Geome
 class Full(CachePolicy):
     """Every past frame at its own index, as Self-Forcing without a window."""
 
+    matched = False
+
     def layer(self, geometry: Geometry) -> "FullCache":
         """An empty cache for one layer."""
         return FullCache(geometry)
@@ -20,11 +23,15 @@ class Full(CachePolicy):
         """Unbounded."""
         return
 
+    @classmethod
+    def spend(cls, budget: int) -> dict[str, Any]:
+        """No parameter bounds it."""
+        return {}
+
 
 class FullCache(FrameCache):
     """All frames so far."""
 
     def past(self, chunk: Chunk, q: Tensor, k: Tensor) -> Past:
         """Show every frame at its own index."""
-        frames = self.per_token(self.sources)
-        return Past(self.keys, self.values, frames=frames, sources=frames, own_frames=chunk.span)
+        return self.past_at(self.sources, chunk)

@@ -1,7 +1,7 @@
 """Three-axis rotary embedding (time, row, column) of Wan2.1, at any time index.
 
-The angles are made in fp64 and the rotation runs in fp32, so an index of 10^5 is as exact as index 0, and no table
-ends at frame 1024.
+Tables are made in fp64, once per index, and the rotation runs in fp32, so an index of 10^5 is as exact as index 0, and
+no table ends at frame 1024.
 """
 
 from functools import lru_cache
@@ -27,36 +27,37 @@ class Rope:
 
     def __init__(self, head_dim: int, rows: int, cols: int) -> None:
         self.head_dim, self.rows, self.cols = head_dim, rows, cols
+        self.widths = axis_widths(head_dim)
         self._grid = lru_cache(maxsize=8)(self._build_grid)
+        self._axis = lru_cache(maxsize=8)(_axis)
 
     def grid(self, frames: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
         """Table of whole frames shown at the time indices `frames`: complex64 [len(frames) * rows * cols, 1, d/2]."""
         return self._grid(frames, torch.device(device))
 
-    def tokens(self, frames: Tensor, cells: Tensor | None = None) -> Tensor:
+    def tokens(self, frames: Tensor, cells: Tensor) -> Tensor:
         """Table of single tokens.
 
         Args:
-            frames: int64 [T] or [B, T], time index of each token.
-            cells: int64 like `frames`, row * cols + column of each token; None for whole frames in order.
+            frames: int64 [T] or [B, T], time index of each token, 0 or more.
+            cells: int64 like `frames`, row * cols + column of each token.
 
         Returns:
             complex64 [T, 1, d/2] or [B, T, 1, d/2].
         """
-        if cells is None:
-            cells = torch.arange(frames.shape[-1], device=frames.device) % (self.rows * self.cols)
-            cells = cells.expand_as(frames)
+        last = int(frames.max()) if frames.numel() else 0
+        lengths = (1 << last.bit_length(), self.rows, self.cols)
         positions = (frames, cells // self.cols, cells % self.cols)
-        angles = [
-            position.double()[..., None] * _frequencies(width).to(position.device)
-            for position, width in zip(positions, axis_widths(self.head_dim), strict=True)
+        parts = [
+            self._axis(width, length, frames.device)[position]
+            for width, length, position in zip(self.widths, lengths, positions, strict=True)
         ]
-        angle = torch.cat(angles, dim=-1).unsqueeze(-2)
-        return torch.complex(angle.cos(), angle.sin()).to(torch.complex64)
+        return torch.cat(parts, dim=-1).unsqueeze(-2)
 
     def _build_grid(self, frames: tuple[int, ...], device: torch.device) -> Tensor:
-        per_token = torch.tensor(frames, dtype=torch.int64).repeat_interleave(self.rows * self.cols)
-        return self.tokens(per_token).to(device)
+        cells = torch.arange(self.rows * self.cols, device=device)
+        per_token = torch.tensor(frames, dtype=torch.int64, device=device).repeat_interleave(len(cells))
+        return self.tokens(per_token, cells.repeat(len(frames)))
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
@@ -65,5 +66,8 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)
 
 
-def _frequencies(width: int) -> Tensor:
-    return torch.pow(10000.0, -torch.arange(width, dtype=torch.float64) / width)
+def _axis(width: int, length: int, device: torch.device) -> Tensor:
+    """Turns of one axis at the indices 0 to `length` - 1: complex64 [length, width]."""
+    frequencies = torch.pow(10000.0, -torch.arange(width, dtype=torch.float64) / width)
+    angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies
+    return torch.complex(angles.cos(), angles.sin()).to(device, torch.complex64)

@@ -62,6 +62,10 @@ class Sampler(ABC):
     """Timestep of each noisy pass, in 0..1000."""
 
     @abstractmethod
+    def clean(self, index: int, noisy: Tensor, flow: Tensor) -> Tensor:
+        """The clean latents that pass `index` points to, given its input and output [B, F, C, H, W]."""
+
+    @abstractmethod
     def step(self, index: int, noisy: Tensor, flow: Tensor, fresh: Callable[[], Tensor]) -> Tensor:
         """Latents for pass `index` + 1, or the clean latents after the last pass.
 
@@ -77,20 +81,25 @@ class Sampler(ABC):
 class FewStepSampler(Sampler):
     """Predict x0, add fresh noise, repeat: the sampler of the distilled checkpoints (Self-Forcing, LongLive, MemRoPE).
 
-    `steps` are nominal steps in 1..1000, warped by `shift`.
+    `steps` are nominal steps in 1..1000, warped by `shift`, or timesteps as they are where not `warp` (CausVid).
     """
 
     steps: tuple[int, ...] = (1000, 750, 500, 250)
     shift: float = 5.0
+    warp: bool = True
 
     @cached_property
     def timesteps(self) -> tuple[float, ...]:  # type: ignore[override]
         """Timestep of each noisy pass."""
-        return tuple(Schedule(self.shift).warp(step) for step in self.steps)
+        return tuple(Schedule(self.shift).warp(step) if self.warp else float(step) for step in self.steps)
+
+    def clean(self, index: int, noisy: Tensor, flow: Tensor) -> Tensor:
+        """See `Sampler.clean`."""
+        return denoise(noisy, flow, self._sigmas[index])
 
     def step(self, index: int, noisy: Tensor, flow: Tensor, fresh: Callable[[], Tensor]) -> Tensor:
         """See `Sampler.step`."""
-        clean = denoise(noisy, flow, self._sigmas[index])
+        clean = self.clean(index, noisy, flow)
         return clean if index + 1 == len(self.steps) else renoise(clean, fresh(), self._sigmas[index + 1])
 
     @cached_property
@@ -118,6 +127,10 @@ class OdeSampler(Sampler):
     def timesteps(self) -> tuple[float, ...]:  # type: ignore[override]
         """Timestep of each noisy pass."""
         return tuple(1000 * sigma for sigma in self._sigmas[:-1])
+
+    def clean(self, index: int, noisy: Tensor, flow: Tensor) -> Tensor:
+        """See `Sampler.clean`."""
+        return denoise(noisy, flow, self._sigmas[index])
 
     def step(self, index: int, noisy: Tensor, flow: Tensor, fresh: Callable[[], Tensor]) -> Tensor:
         """See `Sampler.step`; draws no noise."""

@@ -1,0 +1,60 @@
+"""The loop of CausVid: rollouts of a fixed length, each of which begins with the end of the one before."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from magbench.errors import ConfigError
+from magbench.runners.policies.base import Chunk, FrameCache
+from magbench.runners.rollout import PromptSwitch, Rollout, Step
+from magbench.runners.wan.configs import CHUNK_FRAMES
+
+
+class OverlappingRollouts(Rollout):
+    """The last chunk of a rollout that the video goes on from is not part of it: the next rollout's first is.
+
+    That one is not generated: its first frame is decoded and encoded again, the others stay, and a clean pass opens a
+    fresh cache with it. A rollout that follows a given history begins in the same way with the history's last chunk.
+    """
+
+    def history(self, latents: Tensor) -> Iterator[Step]:
+        """See `Rollout.history`; only the last chunk stays in the cache."""
+        for given in torch.split(latents, CHUNK_FRAMES, dim=1):
+            dropped = self._restart()
+            (step,) = super().history(torch.cat([self._first_frame(given), given[:, 1:]], dim=1))
+            trace = step.trace.model_copy(update={"dropped": dropped, "events": ("evict",) * bool(dropped)})
+            yield Step(given, trace)
+
+    def generate(self, chunks: int, switches: Mapping[int, PromptSwitch] | None = None) -> Iterator[Step]:
+        """See `Rollout.generate`."""
+        last = self.frames // CHUNK_FRAMES + chunks - 1
+        while (index := self.frames // CHUNK_FRAMES) <= last:
+            if switch := (switches or {}).get(index):
+                self.text = switch.text
+            chunk = Chunk(self.frames, CHUNK_FRAMES, "generate", switch is not None, switch is not None and switch.cut)
+            step = self._step(chunk, None)
+            full = self.attention.caches[0].frames > (self.policy.budget or 0)
+            yield self._finish(self._start_over(chunk, step) if full and index < last else step)
+
+    def _start_over(self, chunk: Chunk, step: Step) -> Step:
+        """The chunk that was just made, as the first of a fresh rollout."""
+        dropped = tuple(frame for frame in self._restart() if frame < chunk.first)
+        start = torch.cat([self._first_frame(step.latents), step.latents[:, 1:]], dim=1)
+        opened = self._step(replace(chunk, kind="history"), start)
+        cost = {name: getattr(step.trace, name) + getattr(opened.trace, name) for name in ("ms", "passes", "keys_passes")}
+        kept = {"past_frames": step.trace.past_frames, "kind": "generate", "dropped": dropped, "events": ("flush",)}
+        return Step(start, opened.trace.model_copy(update={**cost, **kept}))
+
+    def _restart(self) -> tuple[int, ...]:
+        """Empty the cache; returns the source frames it held."""
+        cache = self.attention.caches[0]
+        held = cache.sources if isinstance(cache, FrameCache) else ()
+        self.attention = self._empty_cache()
+        return held
+
+    def _first_frame(self, latents: Tensor) -> Tensor:
+        if self.reencode is None:
+            raise ConfigError("rollouts that start over decode and encode a frame, and the model can't.")
+        return self.reencode(latents)
