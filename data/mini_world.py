@@ -9,7 +9,7 @@ standard library's Mersenne Twister and IEEE basic arithmetic only, so that the 
 import math
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Self
@@ -201,6 +201,11 @@ class Scene:
         return CameraPath(sign * (SLOW if "slowly" in self.camera else QUICK))
 
 
+def scene_at(scenes: Mapping[int, Scene], t: int) -> Scene:
+    """The scene that frame `t` belongs to, of scenes given by their first frames; one of these is 0."""
+    return scenes[max(first for first in scenes if first <= t)]
+
+
 VOCABULARY: dict[str, tuple[str, ...]] = {
     "sky": SKIES,
     "ground": GROUNDS,
@@ -279,12 +284,27 @@ class World:
         scene: What the prompt says.
         seed: Places hills, landmarks, the camera's start and the walker's gait.
         path: Camera path; the one the sentence describes when None.
+        later: Scenes that take over, by their first frame, above 0. The walker and the place change at once; hills,
+            landmarks, gait and camera path go on.
+
+    Raises:
+        ConfigError: The path is the sentence's, and a later sentence describes another.
     """
 
-    def __init__(self, scene: Scene, seed: int, path: CameraPath | None = None) -> None:
+    def __init__(
+        self, scene: Scene, seed: int, path: CameraPath | None = None, later: Mapping[int, Scene] | None = None
+    ) -> None:
         self.scene = scene
         self.seed = seed
         self.path = scene.path() if path is None else path
+        self._scenes = {0: scene, **(later or {})}
+        for other in self._scenes.values():
+            if path is None and other.camera != scene.camera:
+                raise ConfigError(
+                    f"a switch of the mini world can't turn 'the camera {scene.camera}' into {other.camera!r}",
+                    "change the walker or the place, and leave the camera as it is",
+                )
+        self._panoramas: dict[tuple[str, str], Frame] = {}
         dice = random.Random(f"magbench mini world {seed}")
         self._start = _GRID * _below(dice, PANORAMA // _GRID)
         self._walker_phase = _below(dice, 1000) / 1000
@@ -320,8 +340,8 @@ class World:
 
     def frame(self, t: int) -> Frame:
         """Frame `t`: uint8 RGB [64, 64, 3]."""
-        image = self.frame_without_walker(t)
-        for box, colour in zip(_grow(*self._walker(t)), (self.scene.body, self.scene.hat_colour), strict=True):
+        image, scene = self.frame_without_walker(t), scene_at(self._scenes, t)
+        for box, colour in zip(_grow(*self._walker(t)), (scene.body, scene.hat_colour), strict=True):
             image[box.top : box.bottom, box.left : box.right] = COLOUR_RGB[COLOURS.index(colour)]
         return image
 
@@ -329,20 +349,26 @@ class World:
         """The place as frame `t` shows it behind the walker: uint8 RGB [64, 64, 3]."""
         column, part = divmod(round(self.camera(t) * SUBPIXEL), SUBPIXEL)
         columns = (column + np.arange(SIZE + 1)) % PANORAMA
-        strip = self.panorama[:, columns].astype(np.uint16)
+        strip = self.panorama(t)[:, columns].astype(np.uint16)
         return ((strip[:, :-1] * (SUBPIXEL - part) + strip[:, 1:] * part + SUBPIXEL // 2) // SUBPIXEL).astype(np.uint8)
 
     def clip(self, frames: int | Sequence[int]) -> Frame:
         """Frames 0 to `frames` - 1, or the frames listed: uint8 RGB [T, 64, 64, 3]."""
         return np.stack([self.frame(t) for t in (range(frames) if isinstance(frames, int) else frames)])
 
-    @cached_property
-    def panorama(self) -> Frame:
-        """The place without the walker: uint8 RGB [64, 512, 3]."""
+    def panorama(self, t: int) -> Frame:
+        """The place of frame `t` without the walker: uint8 RGB [64, 512, 3]."""
+        scene = scene_at(self._scenes, t)
+        place = (scene.sky, scene.ground)
+        if place not in self._panoramas:
+            self._panoramas[place] = self._draw_panorama(*place)
+        return self._panoramas[place]
+
+    def _draw_panorama(self, sky_word: str, ground_word: str) -> Frame:
         rows = np.arange(SIZE)[:, None, None]
-        sky = np.array(_SKY_RGB[SKIES.index(self.scene.sky)])
+        sky = np.array(_SKY_RGB[SKIES.index(sky_word)])
         image = np.broadcast_to((sky * (1280 - 7 * rows) + 20 * 64 * rows // 2) // 1280, (SIZE, PANORAMA, 3)).copy()
-        ground = np.array(_GROUND_RGB[GROUNDS.index(self.scene.ground)])
+        ground = np.array(_GROUND_RGB[GROUNDS.index(ground_word)])
         for skyline, shade in zip(self._hills, (3, 4), strict=True):
             image[np.arange(SIZE)[:, None] >= skyline[None]] = ground * shade // 4
         for landmark in self.landmarks:
@@ -355,7 +381,7 @@ class World:
     def _walker(self, t: int) -> tuple[int, int, str]:
         sway, step = (_wave(t / period + self._walker_phase) for period in (20, 5))
         x, bottom = SIZE // 2 + math.floor(4 * sway + 0.5), 62 - math.floor(1.5 * (step + 1) + 0.5)
-        return x, bottom, self.scene.hat_shape
+        return x, bottom, scene_at(self._scenes, t).hat_shape
 
 
 def _below(dice: random.Random, limit: int) -> int:

@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor
 
-from magbench.data.mini_world import COLOURS, HATS
 from magbench.metrics.base import Clip, Declared, Info, Metric, Needs, NotApplicable, Scores
 from magbench.metrics.drift import declared, functionals
-from magbench.metrics.judge import Reading
+from magbench.metrics.judge.network import WALKER_SLOTS
 from magbench.metrics.lpips_consecutive import LPIPSConsecutive
-from magbench.metrics.mini_case import not_mini, scene_of
+from magbench.metrics.mini_case import not_mini, prompted, scenes_of, shown
 from magbench.metrics.subject_consistency import SubjectConsistency
 from magbench.records import Series
 
@@ -53,6 +52,7 @@ class SubjectIdentity(Metric):
     """Does the walker stay the one the prompt describes: coat colour, hat colour, hat shape.
 
     The series is, per frame, the share of the three that the judge reads as prompted; what it refuses to read is not.
+    A frame is held to the prompt of its time: a wanted change of clothes is no loss of identity.
     `all` (the headline) is the share of frames in which all three are right; `body`, `hat_colour`, `hat_shape` each by
     itself; `shown@3s` is 1 if all three are right in more than half of the frames of the first 3 s, else 0, so that its
     mean is the share of videos that show the prompted walker at all. The rest is the drift of the series (see
@@ -80,23 +80,20 @@ class SubjectIdentity(Metric):
     def start(self, info: Info) -> NotApplicable | None:
         """Only for videos that the judge reads, of prompts that say what the walker looks like."""
         super().start(info)
-        scene = scene_of(info.sample.case)
+        scenes = scenes_of(info.sample.case)
         if reason := not_mini(info):
             return reason
-        if isinstance(scene, NotApplicable):
-            return scene
-        self._wanted = torch.tensor(
-            [COLOURS.index(scene.body), COLOURS.index(scene.hat_colour), HATS.index(scene.hat_shape)]
-        )
+        if isinstance(scenes, NotApplicable):
+            return scenes
+        self._scenes = scenes
         self._right: list[Tensor] = []
         self._times: list[float] = []
         return None
 
     def update(self, item: Clip) -> None:
         """Read the clip's frames."""
-        reading: Reading = item.feature(self.needs.features[0])
-        read = torch.stack([reading.body, reading.hat_colour, reading.hat_shape], 1)
-        self._right.append(read == self._wanted)
+        wanted = prompted(self._scenes, WALKER_SLOTS, range(item.first, item.first + len(item)))
+        self._right.append(shown(item.feature(self.needs.features[0]), WALKER_SLOTS) == wanted)
         self._times.extend(item.times)
 
     def finish(self) -> Scores | NotApplicable:

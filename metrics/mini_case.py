@@ -1,8 +1,15 @@
 """The mini world behind a sample, for metrics that know the truth and not only its pixels."""
 
-from magbench.data.mini_world import SIZE, CameraPath, Scene, World
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from magbench.data import mini_case
+from magbench.data.mini_world import SIZE, Scene, World, scene_at
 from magbench.errors import ConfigError
 from magbench.metrics.base import Info, NotApplicable
+from magbench.metrics.judge import SLOTS, Reading
 from magbench.records import CaseRecord
 
 
@@ -15,19 +22,31 @@ def not_mini(info: Info) -> NotApplicable | None:
     )
 
 
-def scene_of(case: CaseRecord) -> Scene | NotApplicable:
-    """What the prompt says, or that it is no sentence of the mini world."""
+def scenes_of(case: CaseRecord) -> dict[int, Scene] | NotApplicable:
+    """What the prompts say, by the first frame of each, 0 first; or why they are none of the mini world."""
     try:
-        return Scene.parse(case.prompt)
+        return mini_case.scenes_of(case)
     except ConfigError as error:
-        return NotApplicable(f"the prompt is no sentence of the mini world: {case.prompt!r}", error.hint or "")
+        return NotApplicable(error.message, error.hint or "")
+
+
+def prompted(scenes: Mapping[int, Scene], slots: Sequence[str], frames: range) -> Tensor:
+    """What the prompt of each frame says: int64 [frames, slots], numbered as the judge reads them."""
+    said = [scene_at(scenes, t) for t in frames]
+    words = [[SLOTS[slot].index(getattr(scene, slot)) for slot in slots] for scene in said]
+    return torch.tensor(words, dtype=torch.int64).view(len(frames), len(slots))
+
+
+def shown(reading: Reading, slots: Sequence[str]) -> Tensor:
+    """What the judge reads: int64 [frames, slots], REJECT where it refuses."""
+    return torch.stack([getattr(reading, slot) for slot in slots], 1)
 
 
 def world_of(case: CaseRecord) -> World | NotApplicable:
     """The world whose frames are the case's truth."""
-    scene = scene_of(case)
-    if isinstance(scene, NotApplicable):
-        return scene
     if case.world_seed is None:
         return NotApplicable("the case has no seed of the mini world")
-    return World(scene, case.world_seed, CameraPath.from_dict(case.path) if case.path else None)
+    try:
+        return mini_case.world_of(case, case.world_seed)
+    except ConfigError as error:
+        return NotApplicable(error.message, error.hint or "")

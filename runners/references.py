@@ -4,7 +4,8 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
-from magbench.data.mini_world import CameraPath, Frame, Scene, World
+from magbench.data import mini_case
+from magbench.data.mini_world import Frame, World
 from magbench.errors import ConfigError
 from magbench.jobs import Job, sample_seed
 from magbench.records import CaseRecord, SampleRecord, Timing, VideoRef
@@ -14,10 +15,10 @@ def world_of(case: CaseRecord, seed: int) -> World:
     """The world a case is set in. Without a seed of its own, as with a user's prompts, it follows case and seed.
 
     Raises:
-        ConfigError: the prompt is no sentence of the mini world.
+        ConfigError: the mini world has no such case; see `magbench.data.mini_case`.
     """
     world_seed = case.world_seed if case.world_seed is not None else sample_seed(case, seed) % 2**31
-    return World(Scene.parse(case.prompt), world_seed, CameraPath.from_dict(case.path) if case.path else None)
+    return mini_case.world_of(case, world_seed)
 
 
 @lru_cache(maxsize=32)
@@ -36,7 +37,7 @@ def render(case: CaseRecord, seed: int) -> Frame:
     """All frames of the case's truth: uint8 [frames, 64, 64, 3], checked against the suite's checksum.
 
     Raises:
-        ConfigError: the checksum differs, or the prompt is no sentence of the mini world.
+        ConfigError: the checksum differs, or the mini world has no such case.
     """
     return _render(case.model_dump_json(), seed)
 

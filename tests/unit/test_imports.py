@@ -15,6 +15,7 @@ LEVELS: dict[str, set[str]] = {
     "magbench.records": set(),
     "magbench.registry": {"magbench.errors"},
     "magbench.names": set(),
+    "magbench.schedule": {"magbench.errors", "magbench.records"},
     "magbench.store": {"magbench.errors", "magbench.names", "magbench.records"},
     "magbench.suite": {"magbench.errors", "magbench.records", "magbench.registry", "magbench.data"},
     "magbench.jobs": {"magbench.errors", "magbench.names", "magbench.records", "magbench.suite"},

@@ -152,7 +152,7 @@ def test_not_applicable() -> None:
     wide = torch.zeros(2, 64, 66, 3, dtype=torch.uint8)
     reason(drive(LandmarkRecall(), sample, wide, feature=feature), "64x64 videos of the model mini, this one is 66x64")
     other = TWO.sample(frames, None, prompt="a cat")
-    reason(drive(LandmarkRecall(), other, frames, feature=feature), "no sentence of the mini world: 'a cat'")
+    reason(drive(LandmarkRecall(), other, frames, feature=feature), "cannot read the prompt 'a cat'")
     prompt_only = TWO.sample(frames, None).model_copy(update={"history_frames": 0})
     reason(drive(LandmarkRecall(), prompt_only, frames, feature=feature), "no given history")
 

@@ -60,7 +60,7 @@ def test_not_applicable() -> None:
     frames = torch.zeros(4, 64, 64, 3, dtype=torch.uint8)
     answer = drive(SubjectIdentity(), CASE.sample(frames, None, prompt="a cat"), frames)
     assert isinstance(answer, NotApplicable)
-    assert "no sentence of the mini world: 'a cat'" in answer.reason
+    assert "cannot read the prompt 'a cat'" in answer.reason
     wide = torch.zeros(4, 64, 128, 3, dtype=torch.uint8)
     for metric in (SubjectIdentity(), LPIPSConsecutiveMini(), SubjectConsistencyMini()):
         answer = drive(metric, CASE.sample(wide, None), wide)

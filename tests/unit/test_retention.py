@@ -177,7 +177,7 @@ def test_without_a_trace_the_split_is_unknown_except_for_reference_rows(truth: T
     assert "no trace" in reasons(drive(Retention(), sample, truth, truth))["aligned_psnr@unheld"]
     other = CASE.sample(truth, truth, prompt="a cat")
     answer = drive(Retention(), other, truth, truth)
-    assert "no sentence of the mini world: 'a cat'" in reasons(answer)["aligned_psnr@unheld"]
+    assert "cannot read the prompt 'a cat'" in reasons(answer)["aligned_psnr@unheld"]
     assert values(answer)["aligned_psnr"] == 60
 
 
