@@ -14,6 +14,7 @@ METRICS = Registry(
         "subject_consistency@default": "magbench.metrics.subject_consistency:SubjectConsistency",
         "subject_consistency@mini": "magbench.metrics.mini:SubjectConsistencyMini",
         "subject_identity@mini": "magbench.metrics.mini:SubjectIdentity",
+        "prompt_adherence@mini": "magbench.metrics.prompt_adherence:PromptAdherence",
         "retention@default": "magbench.metrics.retention:Retention",
         "retention@mag": "magbench.metrics.retention:RetentionMAG",
         "retention@mini": "magbench.metrics.retention:RetentionMini",

@@ -1,6 +1,7 @@
 """Every registered metric, through the engine, on files: a rendered mini world video and what can be done to it."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from magbench.data.video import video_ref, write_video
 from magbench.metrics import METRICS, engine
 from magbench.metrics.base import Metric
 from magbench.metrics.engine import score
-from magbench.records import MetricRecord, SampleRecord, Timing, TraceRecord
-from tests.unit.one_video import Case
+from magbench.records import MetricRecord, SampleRecord, Switch, Timing, TraceRecord
+from tests.unit.one_video import SCENE, Case
 
 CASE = Case()
 NAMES = tuple(METRICS)
@@ -40,7 +41,8 @@ def _no_downloaded_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def sample(world: Path, file: str = "truth.mkv", **view: Any) -> SampleRecord:
     """A complete sample of the case, as a run would leave it."""
     borders = tuple(range(CHUNK, CASE.frames, CHUNK))
-    made = CASE.sample(CASE.truth()[:1], None, "fifo")
+    switch = Switch(at=9.0, prompt=replace(SCENE, sky="night").sentence())
+    made = CASE.sample(CASE.truth()[:1], None, "fifo", schedule=(switch,))
     return made.model_copy(
         update={
             "video": video_ref(world / file, world, **view),
