@@ -2,20 +2,23 @@
 
 `mini` is what everybody runs. `mini-gate` is for CI: in seconds of video every tier of a cache is needed, the sink to
 go on from one chunk, the rest to come back. `mini-card` holds the 64 prompts and 84 histories on which the model card's
-numbers are measured, `mini-minute` the rollouts of 60 s. No two suites share a world, and none shares one with
-training.
+numbers are measured, `mini-minute` the rollouts of 60 s. `interactive` switches the prompt half-way; it has two primary
+endpoints because either alone has a cheap answer: a cache that forgets everything follows any prompt, one that forgets
+nothing keeps all that the prompt did not change. No two suites share a world, and none shares one with training.
 """
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from magbench.data.mag_bench import AWAY, mini_case, mini_cases, mini_opening, truth_sha256
+from magbench.data.mini_case import world_of
 from magbench.data.mini_world import CAMERAS, COLOURS, FPS, GROUNDS, HATS, SKIES, Scene, World
-from magbench.records import CaseRecord
+from magbench.records import CaseRecord, Switch
 
 SUITES = Path(__file__).parent / "suites"
 WALK_SEEDS = range(1_000_000, 1_000_016)
@@ -26,6 +29,11 @@ because as many of the first had been looked at before training was over."""
 MINUTE_SEEDS = range(1_200_000, 1_200_012)
 GATE_WALK_SEEDS = range(1_300_000, 1_300_012)
 GATE_RETURN_SEEDS, GATE_OPENING_SEEDS = range(2_200_000, 2_200_012), range(2_300_000, 2_300_012)
+SWITCH_SEEDS = range(1_400_000, 1_400_016)
+SWITCH_FRAMES, SWITCH_AT = 129, 8.0
+"""Latent frames, and seconds: the switch acts at frame 66."""
+CHANGES = {"subject": ("body", "hat_colour", "hat_shape"), "place": ("sky", "ground")}
+"""What a switch changes, and the slots of the sentence that says so."""
 
 _WALK_METRICS = (
     "subject_consistency@mini",
@@ -37,13 +45,21 @@ _WALK_METRICS = (
     "efficiency@default",
 )
 _GATE_METRICS = ("subject_consistency@mini", "appearance_drift@default", "subject_identity@mini", "efficiency@default")
+_SWITCH_METRICS = (
+    "prompt_adherence@mini",
+    "ssim_consecutive@default",
+    "lpips_consecutive@mini",
+    "motion@default",
+    "efficiency@default",
+)
+_SWITCH_PRIMARY = ("prompt_adherence@mini/after", "prompt_adherence@mini/kept")
 _RETURN_METRICS = ("landmark_recall@mini", "retention@default", "retention@mini", "efficiency@default")
 _WALK_PRIMARY = ("subject_consistency@mini/consistency", "appearance_drift@default/drift")
 _RETURN_PRIMARY = ("landmark_recall@mini/recall", "retention@default/aligned_psnr")
 
 
-def walks(seeds: range, frames: int) -> tuple[CaseRecord, ...]:
-    """Prompts in which every word of a slot is used equally often, up to one, coat and hat never of one colour."""
+def scenes(seeds: range) -> list[Scene]:
+    """One scene per seed, every word of a slot used equally often, up to one, coat and hat never of one colour."""
     dice = random.Random(f"magbench mini walks {seeds.start}")
 
     def spread(words: Sequence[str]) -> list[str]:
@@ -54,9 +70,13 @@ def walks(seeds: range, frames: int) -> tuple[CaseRecord, ...]:
     skies, grounds, bodies, hats, shapes, cameras = map(spread, (SKIES, GROUNDS, COLOURS, COLOURS, HATS, CAMERAS))
     while any(body == hat for body, hat in zip(bodies, hats, strict=True)):
         dice.shuffle(hats)
+    return list(map(Scene, skies, grounds, bodies, hats, shapes, cameras))
+
+
+def walks(seeds: range, frames: int) -> tuple[CaseRecord, ...]:
+    """One prompt per seed; see `scenes`."""
     cases = []
-    for i, seed in enumerate(seeds):
-        scene = Scene(skies[i], grounds[i], bodies[i], hats[i], shapes[i], cameras[i])
+    for i, (seed, scene) in enumerate(zip(seeds, scenes(seeds), strict=True)):
         cases.append(
             CaseRecord(
                 id=f"walk-{i:02d}",
@@ -69,6 +89,35 @@ def walks(seeds: range, frames: int) -> tuple[CaseRecord, ...]:
             )
         )
     return tuple(cases)
+
+
+def switches(seeds: range) -> tuple[CaseRecord, ...]:
+    """One switch per seed: the first half change the subject, the rest the place; every other one is a cut."""
+    cases = []
+    for i, (seed, scene) in enumerate(zip(seeds, scenes(seeds), strict=True)):
+        kind, cut = ("subject" if i < len(seeds) // 2 else "place"), bool(i % 2)
+        after = _changed(scene, CHANGES[kind], random.Random(f"magbench mini switch {seed}"))
+        case = CaseRecord(
+            id=f"{kind}-{i % (len(seeds) // 2):02d}",
+            track="long-horizon",
+            prompt=scene.sentence(),
+            world_seed=seed,
+            frames=SWITCH_FRAMES,
+            schedule=(Switch(at=SWITCH_AT, prompt=after.sentence(), cut=cut),),
+            stratum=f"{kind}, cut" if cut else kind,
+        )
+        truth = truth_sha256(world_of(case, seed), SWITCH_FRAMES)
+        cases.append(case.model_copy(update={"truth_sha256": truth}))
+    return tuple(cases)
+
+
+def _changed(scene: Scene, slots: Sequence[str], dice: random.Random) -> Scene:
+    """The scene with another word in each of these slots, coat and hat of two colours."""
+    while True:
+        drawn = Scene.draw(dice)
+        after = replace(scene, **{slot: getattr(drawn, slot) for slot in slots})
+        if after.body != after.hat_colour and all(getattr(after, slot) != getattr(scene, slot) for slot in slots):
+            return after
 
 
 def suites() -> dict[str, dict[str, Any]]:
@@ -86,6 +135,7 @@ def suites() -> dict[str, dict[str, Any]]:
         ),
     }
     minute = {"long-horizon": _track(_WALK_METRICS, _WALK_PRIMARY, walks(MINUTE_SEEDS, 60 * FPS))}
+    interactive = {"long-horizon": _track(_SWITCH_METRICS, _SWITCH_PRIMARY, switches(SWITCH_SEEDS))}
     gate_cases = [
         *(mini_case(seed, AWAY[i % 2]) for i, seed in enumerate(GATE_RETURN_SEEDS)),
         *map(mini_opening, GATE_OPENING_SEEDS),
@@ -101,6 +151,9 @@ def suites() -> dict[str, dict[str, Any]]:
         ),
         "mini-card": _suite("mini-card", "64 first three seconds and 84 leave-and-return clips: the model card", card),
         "mini-minute": _suite("mini-minute", "12 walks of 60 s in the procedural world", minute),
+        "interactive": _suite(
+            "interactive", "16 walks of 16 s whose prompt switches: is the new followed, is the rest kept", interactive
+        ),
     }
 
 
@@ -116,8 +169,7 @@ def _suite(name: str, title: str, tracks: dict[str, Any]) -> dict[str, Any]:
 
 
 def _track(metrics: Iterable[str], primary: Iterable[str], cases: Iterable[CaseRecord]) -> dict[str, Any]:
-    kept = ("id", "prompt", "world_seed", "path", "history_frames", "frames", "truth_sha256", "stratum")
-    rows = [{key: value for key in kept if (value := getattr(case, key))} for case in cases]
+    rows = [case.model_dump(mode="json", exclude_defaults=True, exclude={"track"}) for case in cases]
     return {"seeds": [0], "metrics": list(metrics), "primary": list(primary), "cases": rows}
 
 

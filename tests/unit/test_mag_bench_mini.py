@@ -13,6 +13,7 @@ from magbench.metrics import METRICS
 from magbench.metrics.judge import frames as judge_frames
 from magbench.records import CaseRecord
 from magbench.runners.mini import clips
+from magbench.schedule import switch_frames
 from magbench.suite import Suite, load_suite
 
 suites = functools.cache(mini_suites.suites)
@@ -34,7 +35,7 @@ def landmarks_seen(world: World, frames: range) -> set[int]:
     return {view.landmark.x for t in frames for view in world.visible(t)}
 
 
-@pytest.mark.parametrize("name", ["mini", "mini-card", "mini-minute"])
+@pytest.mark.parametrize("name", ["mini", "mini-card", "mini-minute", "interactive"])
 def test_the_suite_files_hold_what_the_code_makes(name: str) -> None:
     assert load_suite(name) == Suite.model_validate(suites()[name])
 
@@ -61,13 +62,30 @@ def test_long_horizon_prompts_cover_the_vocabulary_evenly(suite: Suite) -> None:
     assert all(24 * 8 <= case.frames <= 30 * 8 for case in suite.cases("long-horizon"))
 
 
-def test_metrics_and_primary_endpoints_exist(suite: Suite) -> None:
-    for track in suite.tracks.values():
-        for name in track.metrics:
-            reductions = {declared.name for declared in METRICS[name].reductions}
+def test_interactive_changes_the_subject_or_the_place_half_way_and_nothing_else() -> None:
+    walker, place = {"body", "hat_colour", "hat_shape"}, {"sky", "ground"}
+    counted = Counter[str]()
+    for case in load_suite("interactive").cases("long-horizon"):
+        (switch,) = case.schedule
+        before, after = Scene.parse(case.prompt), Scene.parse(switch.prompt)
+        changed = {slot for slot in VOCABULARY if getattr(before, slot) != getattr(after, slot)}
+        assert changed == (place if case.stratum.startswith("place") else walker)
+        assert after.body != after.hat_colour
+        assert switch.cut == case.stratum.endswith("cut")
+        assert case.frames % CHUNK == 0
+        assert switch_frames(case, 8, 1, CHUNK) == (66,)
+        counted[case.stratum] += 1
+    assert counted == dict.fromkeys(("subject", "subject, cut", "place", "place, cut"), 4)
+
+
+@pytest.mark.parametrize("name", ["mini", "interactive"])
+def test_metrics_and_primary_endpoints_exist(name: str) -> None:
+    for track in load_suite(name).tracks.values():
+        for metric in track.metrics:
+            reductions = {declared.name for declared in METRICS[metric].reductions}
             for endpoint in track.primary:
-                if endpoint.startswith(f"{name}/"):
-                    assert endpoint.removeprefix(f"{name}/") in reductions
+                if endpoint.startswith(f"{metric}/"):
+                    assert endpoint.removeprefix(f"{metric}/") in reductions
 
 
 @pytest.mark.parametrize("windows", AWAY)
