@@ -32,11 +32,11 @@ class PromptAdherence(Metric):
 
     The series are the share of all five over time and, since the switch, that of the changed ones.
 
-    The judge errs too: of the 6,708 rendered frames of 52 switching cases in worlds it wasn't trained on it misread none
-    of the five, nor after a round trip through the VAE of `mini`; blurred, noisy or recoloured, 0.03 % of each at most.
-    See also the `real` row. A frozen video has a perfect `kept` and no `after`, one that starts anew at the switch may
-    have it the other way round: neither stands alone. Blind to whether hills and landmarks stay the same, and to how
-    the change looks: a dissolve counts as soon as it reads as the new.
+    The judge errs too: of the 6,708 rendered frames of 52 switching cases in worlds it wasn't trained on it misread
+    none of the five, nor after a round trip through the VAE of `mini`; blurred, noisy or recoloured, 0.03 % of each at
+    most. See also the `real` row. A frozen video has a perfect `kept` and no `after`, one that starts anew at the
+    switch may have it the other way round: neither stands alone. Blind to whether hills and landmarks stay the same,
+    and to how the change looks: a dissolve counts as soon as it reads as the new.
     """
 
     name = "prompt_adherence"
