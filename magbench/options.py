@@ -46,6 +46,22 @@ class Options(BaseModel):
             raise ConfigError(f"option --{name.replace('_', '-')}{given}: {reason}") from error
 
 
+OWN = "own"
+"""The budget that a method has when none is given."""
+
+
+def _budgets(value: Any) -> Any:
+    """Read `6,9,own`, a number, or a sequence of them."""
+    if value is None:
+        return None
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    parts = [part.strip() if isinstance(part, str) else part for part in parts]
+    found = [int(part) if isinstance(part, str) and part.isascii() and part.isdecimal() else part for part in parts]
+    if any(isinstance(part, bool) or (part != OWN and (not isinstance(part, int) or part < 1)) for part in found):
+        raise ValueError("expected frames, 1 or more, or a list of them such as 6,9,12,own")
+    return tuple(dict.fromkeys(found))
+
+
 class RunOptions(Options):
     """Options of `magbench run`."""
 
@@ -66,8 +82,8 @@ class RunOptions(Options):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         None, description="Seeds instead of the suite's, e.g. 0-3 or 0,2,5."
     )
-    budget: Annotated[int, Field(gt=0)] | None = Field(
-        None, description="Past frames every method may attend to, instead of the suite's."
+    budget: Annotated[tuple[int | str, ...] | None, BeforeValidator(_budgets)] = Field(
+        None, description="Past frames every method may attend to, instead of the suite's; 6,9,12,own sweeps several."
     )
     device: str = Field("auto", description="cpu, cuda, cuda:1 ... auto: cuda where there is one.")
     dtype: Literal["float32", "bfloat16"] | None = Field(None, description="Numeric type instead of the model's.")

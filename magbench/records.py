@@ -105,6 +105,12 @@ class MethodRecord(Record):
     """All parameters, defaults resolved."""
     budget_frames: FiniteFloat | None = None
     """Most past frames any pass may attend to, the chunk itself excluded."""
+    own_budget_frames: FiniteFloat | None = None
+    """The budget that the method has when none is given."""
+    family: str = ""
+    """The label without what a budget has decided: rows of a family differ in their budget only."""
+    matched: bool = True
+    """False for a row of reference whose budget can't be chosen."""
     applicability: Applicability
     reason: str = ""
 

@@ -23,8 +23,9 @@ from magbench.runners.methods import parse_method
 from magbench.runners.models import ModelInfo, VideoModel, find_model
 from magbench.runners.pool import Death, Pool, WorkerSpec
 from magbench.runners.references import render, transformed, truth_of
-from magbench.runners.rollout import Rollout, Step
+from magbench.runners.rollout import PromptSwitch, Step, begin
 from magbench.runners.wan.sampler import seeded_noise
+from magbench.schedule import switch_frames
 from magbench.store import RunStore
 
 VIDEO, PREVIEW, SHEET = "video.mkv", "preview.mp4", "preview.jpg"
@@ -197,7 +198,7 @@ class Worker:
 
     def _generate(self, task: Task, missing: Sequence[Job], emit: Emit) -> None:
         first = missing[0]
-        reason = self.info.refuses(first.method.budget_frames, first.case.frames)
+        reason = self._refusal(first)
         if reason:
             for job in missing:
                 self.store.write_sample(_failed(job, reason, "", "not_applicable"))
@@ -209,7 +210,8 @@ class Worker:
             steps = []
             for step in self._roll(slots):
                 steps.append(step)
-                emit(Event("video", first.method.label, first.case.track, len(missing) / self._chunks(first)))
+                share = step.latents.shape[1] / first.case.frames
+                emit(Event("video", first.method.label, first.case.track, len(missing) * share))
             latents = torch.cat([step.latents for step in steps], dim=1)
             trace = [step.trace for step in steps]
             for place, job in enumerate(task.jobs):
@@ -217,8 +219,13 @@ class Worker:
                     with _boundary(self.store, [job]):
                         self._write_generated(job, latents[place], trace, task.real[place])
 
-    def _chunks(self, job: Job) -> int:
-        return job.case.frames // self.info.chunk
+    def _refusal(self, job: Job) -> str:
+        """Why the method has no meaning on the case; empty when it has."""
+        if job.method.applicability == "not applicable":
+            return job.method.reason
+        if parse_method(job.method.label).policy.writes_truth and not job.case.history_frames:
+            return "there is no ground truth to write back"
+        return self.info.refuses(job.method.budget_frames, job.case.frames)
 
     def _roll(self, slots: Sequence[Job]) -> Iterator[Step]:
         case, model = slots[0].case, self.model
@@ -227,14 +234,29 @@ class Worker:
         seeds = [sample_seed(job.case, job.seed) for job in slots]
         noise = seeded_noise(seeds, shape, model.transformer.dtype, self.setup.device)
         with torch.inference_mode():
-            text = model.text([job.case.prompt for job in slots])
             policy = parse_method(slots[0].method.label).policy
-            rollout = Rollout(model.transformer, policy, model.sampler, text, noise, model.latent_size)
+            truth = self._truth(slots, case.frames) if policy.writes_truth else None
+            prompts = [job.case.prompt for job in slots]
+            rollout = begin(model, policy, prompts, noise, self.info.stride, truth)
             if case.history_frames:
-                given = self.info.pixel_frames(case.history_frames)
-                history = torch.stack([model.encode(render(job.case, job.seed)[:given]) for job in slots])
-                yield from rollout.history(history.to(self.setup.device, model.transformer.dtype))
-            yield from rollout.generate((case.frames - case.history_frames) // self.info.chunk)
+                yield from rollout.history(self._truth(slots, case.history_frames))
+            yield from rollout.generate((case.frames - case.history_frames) // self.info.chunk, self._switches(slots))
+
+    def _truth(self, slots: Sequence[Job], frames: int) -> Tensor:
+        """The first `frames` latents of the rendered truth, [B, frames, C, H, W]."""
+        pixels = self.info.pixel_frames(frames)
+        latents = torch.stack([self.model.encode(render(job.case, job.seed)[:pixels]) for job in slots])
+        return latents.to(self.setup.device, self.model.transformer.dtype)
+
+    def _switches(self, slots: Sequence[Job]) -> dict[int, PromptSwitch]:
+        """The prompt switches that the slots share, by chunk; their prompts are each slot's own."""
+        first = slots[0].case
+        starts = switch_frames(first, self.info.fps, self.info.stride, self.info.chunk)
+        switches = zip(starts, first.schedule, zip(*(job.case.schedule for job in slots), strict=True), strict=True)
+        return {
+            start // self.info.chunk: PromptSwitch(self.model.text([each.prompt for each in prompts]), switch.cut)
+            for start, switch, prompts in switches
+        }
 
     def _write_generated(self, job: Job, latents: Tensor, trace: Sequence[TraceRecord], real: str | None) -> None:
         def frames() -> Iterator[Frame]:

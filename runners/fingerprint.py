@@ -22,7 +22,7 @@ from magbench.runners.methods import METHODS, BoundMethod, parse_method
 from magbench.runners.models import ModelInfo, VideoModel, find_model
 from magbench.runners.policies.base import CachePolicy
 from magbench.runners.prepare import find_device
-from magbench.runners.rollout import Rollout, Step
+from magbench.runners.rollout import Rollout, Step, begin
 from magbench.runners.wan.configs import CHUNK_FRAMES
 from magbench.runners.wan.sampler import seeded_noise
 from magbench.store import RunStore
@@ -62,8 +62,12 @@ class Fingerprinter:
             MissingWeightsError: the model's weights are not here.
         """
         frames, model = history_frames(method.policy), self.model
+        applicability, reason = self.info.applicability(method.method.name, method.parameters)
+        if applicability == "not applicable":
+            return FingerprintRecord(**self._identity(method), state="not_applicable", reason=reason)
         try:
-            outcome: dict[str, Any] = {"chunks": prints(model, method.policy, self.history(frames), prompt())}
+            chunks = prints(model, method.policy, self.history(frames), prompt(), stride=self.info.stride)
+            outcome: dict[str, Any] = {"chunks": chunks}
         except Exception as error:  # the per-sample boundary: one method's fault ends no run
             reason, hint = blame(error)
             outcome = {"state": "error", "reason": reason, "hint": hint}
@@ -158,7 +162,8 @@ def fingerprint_plan(store: RunStore, plan: Plan, setup: Setup, again: bool = Fa
     """
     fingerprinter = Fingerprinter(find_model(setup.model), setup.device, setup.dtype)
     stored = {} if again else store.fingerprints()
-    for label in sorted({job.method.label for job in plan.jobs if job.method.policy != "reference"}):
+    kinds = ("reference", "not applicable")
+    for label in sorted({job.method.label for job in plan.jobs if job.method.applicability not in kinds}):
         method = parse_method(label)
         if not fingerprinter.is_current(stored.get(label), method):
             store.write_fingerprint(fingerprinter.take(method))
@@ -176,7 +181,7 @@ def history_frames(policy: CachePolicy) -> int:
 
 
 def prints(
-    model: VideoModel, policy: CachePolicy, history: Tensor, text: str, batch: int = 1
+    model: VideoModel, policy: CachePolicy, history: Tensor, text: str, batch: int = 1, stride: int = 1
 ) -> tuple[ChunkPrint, ...]:
     """One chunk from text alone; then, in another rollout, the history and `GENERATED` chunks.
 
@@ -186,6 +191,7 @@ def prints(
         history: Latents [1, F, C, H, W], F a multiple of the chunk.
         text: The prompt.
         batch: Equal rows to roll out at once. Only the first is written down.
+        stride: Pixel frames per latent frame after the first.
 
     Returns:
         The chunk from text, then those of the second rollout in order.
@@ -197,10 +203,9 @@ def prints(
     given = history.to(device, transformer.dtype).expand(batch, -1, -1, -1, -1)
 
     def start() -> Rollout:
-        return Rollout(transformer, policy, model.sampler, rows, noise, size)
+        return begin(model, policy, [text] * batch, noise, stride)
 
     with torch.inference_mode():
-        rows = model.text([text] * batch)
         first, long = start(), start()
         made = [_print(first, step, "the first chunk from text") for step in first.generate(1)]
         made += [_print(long, step, f"history chunk {step.trace.chunk}") for step in long.history(given)]

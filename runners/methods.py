@@ -1,12 +1,12 @@
 """What a user can name after `--method`. Importing this file, and listing methods, imports no torch."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from magbench.errors import ConfigError
 from magbench.registry import Registry, did_you_mean
-from magbench.runners.wan.configs import CHUNK_FRAMES
+from magbench.runners.differences import DIFFERENCES, Difference
 
 if TYPE_CHECKING:
     from magbench.runners.policies.base import CachePolicy
@@ -16,10 +16,21 @@ POLICIES = Registry(
     {
         "full": "magbench.runners.policies.full:Full",
         "fifo": "magbench.runners.policies.fifo:Fifo",
+        "longlive": "magbench.runners.policies.longlive:LongLive",
+        "longlive-infinity": "magbench.runners.policies.longlive_infinity:LongLiveInfinity",
         "memrope": "magbench.runners.policies.memrope:MemRope",
+        "infinity-rope": "magbench.runners.policies.infinity_rope:InfinityRope",
+        "deep-sink": "magbench.runners.policies.deep_sink:DeepSink",
+        "deep-forcing": "magbench.runners.policies.deep_forcing:DeepForcing",
+        "mag": "magbench.runners.policies.mag:Mag",
+        "rolling-forcing": "magbench.runners.policies.rolling_forcing:RollingForcing",
+        "causvid": "magbench.runners.policies.causvid:CausVid",
     },
 )
 """`CachePolicy` classes by name."""
+
+BUDGET = "budget"
+"""In a method's name, `budget=9` stands for the parameters that the policy spends it on."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +38,24 @@ class Method:
     """One entry of `magbench list methods`."""
 
     name: str
-    policy: str
-    """Name in `POLICIES`."""
+    """Its own, and that of its policy."""
     summary: str
     source: str
     """Paper and released code."""
-    notes: str = ""
-    """Where the release differs from its paper, and which one runs here."""
-    preset: Mapping[str, Any] = field(default_factory=dict)
-    """Parameters that differ from the policy's own defaults."""
 
     def load(self) -> "type[CachePolicy]":
         """The policy class; imports torch."""
-        policy: type[CachePolicy] = POLICIES[self.policy]
+        policy: type[CachePolicy] = POLICIES[self.name]
         return policy
 
-    def parameters(self) -> dict[str, Any]:
-        """Parameter names and defaults, presets applied; imports torch."""
-        return {f.name: self.preset.get(f.name, f.default) for f in fields(self.load())}
+    def defaults(self) -> dict[str, Any]:
+        """Parameter names and defaults; imports torch."""
+        return {field.name: field.default for field in fields(self.load())}
+
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        """Where release and paper differ."""
+        return DIFFERENCES.get(self.name, ())
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,10 @@ class BoundMethod:
     """Canonical spelling: the name, then, sorted, every parameter that differs from the method's default."""
     method: Method
     policy: "CachePolicy"
+    family: str
+    """The label without what a budget has decided: rows of a family differ in their budget only."""
+    refusal: str = ""
+    """Why it can't have the budget it was given; its policy is then that of its defaults."""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -67,35 +82,58 @@ METHODS: dict[str, Method] = {
     for method in (
         Method(
             name="full",
-            policy="full",
             summary="every past frame at its own time index; the cache grows with the video",
             source="Self-Forcing without a window (arXiv 2506.08009, guandeh17/Self-Forcing)",
-            notes="The release stops at 21 latent frames, the size of its buffer; here it goes on.",
         ),
         Method(
             name="fifo",
-            policy="fifo",
             summary="sliding window over the newest frames at their own time indices, optionally behind a sink",
             source="Self-Forcing with local_attn_size (arXiv 2506.08009, guandeh17/Self-Forcing)",
         ),
         Method(
             name="longlive",
-            policy="fifo",
-            summary="frame sink and short window: fifo with sink=3",
+            summary="frame sink and short window, encoded again when the prompt changes",
             source="LongLive v1 (arXiv 2509.22622, NVlabs/LongLive branch v1.0)",
-            notes="For sinks larger than a chunk the release keeps keys of a noisy pass; here they are clean.",
-            preset={"sink": 3},
+        ),
+        Method(
+            name="longlive-infinity",
+            summary="frame sink and short window at slot positions",
+            source="LongLive v1, use_infinite_attention (arXiv 2509.22622, NVlabs/LongLive branch v1.0)",
         ),
         Method(
             name="memrope",
-            policy="memrope",
             summary="sink, a long and a short moving average of evicted frames, newest frames, at slot positions",
-            source="MemRoPE (YoungRaeKimm/MemRoPE)",
-            notes=(
-                "As released: memories start at the first evicted mean (paper: zero), average over space too unless "
-                "adaptive=true, and the frames whose slots they take are lost. Averages are kept in fp32 (release: "
-                "bf16). memory=long and memory=short are ours; memory=none is LongLive's infinity mode."
-            ),
+            source="MemRoPE (arXiv 2603.12513, YoungRaeKimm/MemRoPE)",
+        ),
+        Method(
+            name="infinity-rope",
+            summary="sink and short window at slot positions, flushed at a new prompt, moved away at a cut",
+            source="Infinity-RoPE (yesiltepe-hidir/infinity-rope)",
+        ),
+        Method(
+            name="deep-sink",
+            summary="half or more of the window is sink, and moves along in time",
+            source="Deep Forcing without compression (release commit ea9961a)",
+        ),
+        Method(
+            name="deep-forcing",
+            summary="deep sink, and of the frames in between the tokens that recent queries ask for most",
+            source="Deep Forcing: deep sink and participative compression (release commit ea9961a)",
+        ),
+        Method(
+            name="mag",
+            summary="the last frame of each chunk, its keys written by a memory network; a ring of them and a sink",
+            source="MAG (arXiv 2512.18741, Xilluill/MAG)",
+        ),
+        Method(
+            name="rolling-forcing",
+            summary="chunks of rising noise denoised together behind an anchor and the newest clean frames",
+            source="Rolling Forcing (TencentARC/RollingForcing)",
+        ),
+        Method(
+            name="causvid",
+            summary="rollouts of 21 frames, each beginning with the end of the last; nothing is carried over",
+            source="CausVid (arXiv 2412.07772, tianweiy/CausVid)",
         ),
     )
 }
@@ -113,43 +151,84 @@ def find_method(name: str) -> Method:
     return METHODS[name]
 
 
+class BudgetError(ConfigError):
+    """A policy can't have the budget it was given."""
+
+
 def parse_method(spec: str, budget: int | None = None) -> BoundMethod:
-    """Read `memrope` or `memrope:alpha_long=0.05,sink=1`; imports torch.
+    """Read `memrope`, `memrope:alpha_long=0.05,sink=1` or `deep-forcing:budget=9`; imports torch.
 
     Args:
         spec: What the user named.
-        budget: Past frames a pass may see. Sets `window` to budget + chunk where the method has one; `full` has none
-            and keeps growing.
+        budget: Past frames a pass may see, which the policy spends as it does. Reference rows (`full`, `causvid`) keep
+            what they have.
 
     Raises:
-        ConfigError: Unknown method or parameter, a bad value, or a budget beside a window.
+        ConfigError: Unknown method or parameter, a bad value, or a budget given twice.
+        BudgetError: The policy can't have this budget.
     """
-    name, colon, text = spec.partition(":")
+    name, _, text = spec.partition(":")
     method = find_method(name)
-    defaults = method.parameters()
-    given = _read_parameters(method, text) if colon else {}
-    if budget is not None and "window" in defaults:
-        if "window" in given:
-            raise ConfigError(
-                f"{spec!r} sets window, and so does the budget of {budget} frames.",
-                f"drop one of them: window is budget + {CHUNK_FRAMES}",
-            )
-        if budget < 0:
-            raise ConfigError(f"the budget is {budget} frames.", "use 0 or more")
-        given["window"] = budget + CHUNK_FRAMES
-    policy = method.load()(**{**defaults, **given})
-    if budget is not None and policy.budget not in (None, budget):
-        raise ConfigError(
-            f"{spec!r} cannot be given a budget of {budget} frames: its own is {policy.budget}.",
-            "a policy whose budget can be chosen has a parameter named window",
+    defaults, given = method.defaults(), _read_parameters(method, text) if ":" in spec else {}
+    own = given.pop(BUDGET, None)
+    if own is not None and budget is not None and own != budget:
+        raise ConfigError(f"{spec!r} has a budget of its own, and {budget} frames were asked for.", "drop one of them")
+    budget = budget if own is None else own
+    policy, family = method.load(), _label(name, given, defaults)
+    if budget is None:
+        return BoundMethod(family, method, policy(**{**defaults, **given}), family)
+    if budget < 1:
+        raise ConfigError(f"the budget is {budget} frames.", "use 1 or more")
+    spent = _spend(policy, budget, spec, given)
+    bound = policy(**{**defaults, **spent, **given})
+    if policy.matched and bound.budget != budget:
+        raise BudgetError(
+            f"{spec!r} cannot be given a budget of {budget} frames: its own is {bound.budget}.",
+            f"left out, a budget sets {', '.join(spent)}" if spent else "its class says in `spend` how to use one",
         )
+    return BoundMethod(_label(name, {**spent, **given}, defaults), method, bound, family)
+
+
+def bind(spec: str, budget: int | None) -> BoundMethod:
+    """As `parse_method`, but a method that can't have the budget says why in `refusal` instead of raising."""
+    try:
+        return parse_method(spec, budget)
+    except BudgetError as error:
+        plain = parse_method(spec)
+        joint = "," if ":" in plain.label else ":"
+        reason = " ".join(filter(None, (error.message, error.hint)))
+        return replace(plain, label=f"{plain.label}{joint}{BUDGET}={budget}", refusal=reason)
+
+
+def _spend(policy: "type[CachePolicy]", budget: int, spec: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the budget sets.
+
+    Raises:
+        BudgetError: It can't be spent.
+        ConfigError: The user has set the same.
+    """
+    try:
+        spent = policy.spend(budget)
+        policy(**{**spent, **{key: value for key, value in given.items() if key not in spent}})
+    except ConfigError as error:
+        raise BudgetError(error.message, error.hint) from error
+    main = next(iter(spent), "")
+    if main in given:
+        raise ConfigError(
+            f"{spec!r} sets {main}, and so does the budget of {budget} frames.",
+            f"drop one of them; that budget is {main}={spent[main]}",
+        )
+    return spent
+
+
+def _label(name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     changed = [f"{key}={_spell(value)}" for key, value in sorted(given.items()) if value != defaults[key]]
-    return BoundMethod(":".join([name, ",".join(changed)] if changed else [name]), method, policy)
+    return ":".join([name, ",".join(changed)] if changed else [name])
 
 
 def _read_parameters(method: Method, text: str) -> dict[str, Any]:
-    hints = get_type_hints(method.load())
-    defaults = method.parameters()
+    hints = {**get_type_hints(method.load()), BUDGET: int}
+    known = [*method.defaults(), BUDGET]
     given: dict[str, Any] = {}
     for item in text.split(","):
         key, equals, value = (part.strip() for part in item.partition("="))
@@ -157,8 +236,8 @@ def _read_parameters(method: Method, text: str) -> dict[str, Any]:
             raise ConfigError(
                 f"{item!r} after {method.name!r} is no name=value.", f"write {method.name}:name=value,..."
             )
-        if key not in defaults:
-            raise ConfigError(f"{method.name} has no parameter {key!r}.", did_you_mean(key, defaults))
+        if key not in known:
+            raise ConfigError(f"{method.name} has no parameter {key!r}.", did_you_mean(key, known))
         if key in given:
             raise ConfigError(f"{key} of {method.name} is given twice.")
         given[key] = _convert(method.name, key, value, hints[key])

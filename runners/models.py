@@ -29,12 +29,21 @@ class VideoModel(Protocol):
     """What a loaded model offers to the runner."""
 
     transformer: "CausalWanTransformer"
+    memory: "CausalWanTransformer | None"
+    """MAG's second network, which writes the cache; None where there is none."""
     sampler: "Sampler"
     latent_size: tuple[int, int]
     """(H, W) of a latent frame."""
 
+    def rows(self, prompts: Sequence[str]) -> "Tensor":
+        """Embed prompts, also the empty one: [B, n, text_dim].
+
+        Raises:
+            ConfigError: a prompt the model can't read.
+        """
+
     def text(self, prompts: Sequence[str]) -> "TextCache":
-        """Encode prompts; the batch is their number.
+        """Encode prompts for the transformer; the batch is their number, "" is the empty prompt.
 
         Raises:
             ConfigError: a prompt the model can't read.
@@ -48,18 +57,20 @@ class VideoModel(Protocol):
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A kind of cache that a model's training has shown.
+class Fit:
+    """What a model's training says about a cache.
 
     Args:
         policy: Name of the policy.
         where: Parameters that must have these values; the others are free.
-        how: What training showed.
+        reason: What training showed, or didn't.
+        applicability: What it makes of the cache.
     """
 
     policy: str
     where: Mapping[str, Any]
-    how: str
+    reason: str
+    applicability: Applicability = "in-distribution"
 
 
 @dataclass(frozen=True)
@@ -81,8 +92,8 @@ class ModelInfo:
     """Pixel frames per latent frame after the first."""
     chunk: int = CHUNK_FRAMES
     """Latent frames generated together."""
-    trained_with: tuple[Trained, ...] = ()
-    """Caches that training has shown."""
+    fits: tuple[Fit, ...] = ()
+    """Caches that training has shown or ruled out; the first that matches counts, others are a transfer."""
 
     def load(self, device: str, dtype: str) -> VideoModel:
         """Load the model; imports torch.
@@ -136,9 +147,9 @@ class ModelInfo:
 
     def applicability(self, policy: str, parameters: Mapping[str, Any]) -> tuple[Applicability, str]:
         """What a policy with these parameters, defaults resolved, is on this model, and why."""
-        for trained in self.trained_with:
-            if trained.policy == policy and trained.where.items() <= parameters.items():
-                return "in-distribution", trained.how
+        for fit in self.fits:
+            if fit.policy == policy and fit.where.items() <= parameters.items():
+                return fit.applicability, fit.reason
         return TRANSFER
 
     def refuses(self, budget: float | None, frames: int) -> str:
@@ -161,11 +172,30 @@ MODELS: dict[str, ModelInfo] = {
         package="magbench.runners.mini",
         weights=("transformer.safetensors", "text.safetensors", "vae.safetensors"),
         fps=FPS,
-        trained_with=(
-            Trained("full", {}, "trained on whole clips"),
-            Trained("fifo", {"sink": 0}, "trained on windows of contiguous frames"),
-            Trained("fifo", {"sink": CHUNK_FRAMES}, "trained on a sink and recent frames at their own indices"),
-            Trained("memrope", {"memory": "none"}, "trained on a sink and recent frames at slot positions"),
+        fits=(
+            Fit("full", {}, "trained on whole clips"),
+            Fit("fifo", {"sink": 0}, "trained on windows of contiguous frames"),
+            Fit("fifo", {"sink": CHUNK_FRAMES}, "trained on a sink and recent frames at their own indices"),
+            Fit("longlive", {"sink": CHUNK_FRAMES}, "trained on a sink and recent frames at their own indices"),
+            Fit("longlive-infinity", {"sink": CHUNK_FRAMES}, "trained on a sink and recent frames at slot positions"),
+            Fit(
+                "memrope",
+                {"memory": "none", "sink": CHUNK_FRAMES},
+                "trained on a sink and recent frames at slot positions",
+            ),
+            Fit("causvid", {}, "trained on windows of contiguous frames, counted from 0"),
+            Fit(
+                "mag",
+                {"writer": "memory"},
+                "the memory network was trained, the generator was not trained to read what it writes",
+                "training-free transfer",
+            ),
+            Fit(
+                "rolling-forcing",
+                {},
+                "not trained for chunks of different noise that see each other",
+                "not applicable",
+            ),
         ),
     )
 }

@@ -43,7 +43,9 @@ class OverlappingRollouts(Rollout):
         dropped = tuple(frame for frame in self._restart() if frame < chunk.first)
         start = torch.cat([self._first_frame(step.latents), step.latents[:, 1:]], dim=1)
         opened = self._step(replace(chunk, kind="history"), start)
-        cost = {name: getattr(step.trace, name) + getattr(opened.trace, name) for name in ("ms", "passes", "keys_passes")}
+        cost = {
+            name: getattr(step.trace, name) + getattr(opened.trace, name) for name in ("ms", "passes", "keys_passes")
+        }
         kept = {"past_frames": step.trace.past_frames, "kind": "generate", "dropped": dropped, "events": ("flush",)}
         return Step(start, opened.trace.model_copy(update={**cost, **kept}))
 

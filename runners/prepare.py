@@ -13,10 +13,10 @@ from magbench.errors import ConfigError
 from magbench.jobs import ModelIdentity, Plan, expand
 from magbench.metrics import METRICS
 from magbench.names import slug
-from magbench.options import RunOptions
+from magbench.options import OWN, RunOptions
 from magbench.records import MethodRecord, RunRecord
 from magbench.runners.execute import Setup
-from magbench.runners.methods import METHODS, BoundMethod, parse_method
+from magbench.runners.methods import METHODS, BoundMethod, BudgetError, bind, parse_method
 from magbench.runners.models import ModelInfo, find_model
 from magbench.store import RunStore
 from magbench.suite import Suite, load_suite, prompt_cases
@@ -95,7 +95,7 @@ def default_name(options: RunOptions, suite: Suite) -> str:
     if options.seconds:
         parts.append(f"{options.seconds:g}s")
     if options.budget:
-        parts.append(f"budget{options.budget}")
+        parts.append("budget" + "-".join(map(str, options.budget)))
     if options.dtype:
         parts.append(options.dtype)
     return "-".join(part.strip("-") for part in parts)[:120]
@@ -108,7 +108,7 @@ def command(options: RunOptions) -> str:
         flag = "--" + name.replace("_", "-")
         if name == "existing":
             continue
-        if name == "seeds":
+        if name in ("seeds", "budget"):
             words += [flag, ",".join(map(str, value))]
         elif value is True:
             words.append(flag)
@@ -159,24 +159,45 @@ def _check(suite: Suite, model: ModelInfo) -> None:
 
 
 def _methods(options: RunOptions, suite: Suite) -> list[BoundMethod]:
-    """Baselines first, since the report compares with the first; at the budget of the first method named."""
-    names = [name for given in options.method for name in (METHODS if given == "all" else (given,))]
-    named = [_bind(name, options.budget, suite.budget) for name in names]
-    if options.no_baselines:
-        return _unique(named)
-    own = next((method.policy.budget for method in named if method.policy.budget is not None), suite.budget)
+    """Baselines first, since the report compares with the first, then what was named, at each budget.
+
+    Without a budget in options or suite, baselines get that of the first method named, and `all` that of the first
+    baseline. A method named by itself at one budget must be able to use it; otherwise it is a row without numbers.
+    """
+    everything = "all" in options.method
+    named = dict.fromkeys(name for given in options.method for name in (METHODS if given == "all" else (given,)))
+    budgets: tuple[int | str | None, ...] = options.budget or (suite.budget,)
+    if everything and budgets == (None,) and suite.baselines:
+        budgets = (parse_method(suite.baselines[0]).policy.budget,)
+    baselines = () if options.no_baselines else suite.baselines
+    found = []
+    for budget in budgets:
+        frames = budget if isinstance(budget, int) else None
+        lenient = everything or len(budgets) > 1
+        bound = [_bind(name, frames, options.budget is None, lenient) for name in named]
+        own = next((method.policy.budget for method in bound if method.policy.budget is not None), None)
+        found += [*_baselines(baselines, None if budget == OWN else frames or own, lenient), *bound]
+    return _unique(found)
+
+
+def _baselines(names: Sequence[str], budget: int | None, lenient: bool) -> list[BoundMethod]:
     try:
-        baselines = [parse_method(name, options.budget or own) for name in suite.baselines]
+        return [bind(name, budget) if lenient else parse_method(name, budget) for name in names]
     except ConfigError as error:
         raise ConfigError(f"as a baseline: {error.message}", "leave the baselines out with --no-baselines") from error
-    return _unique([*baselines, *named])
 
 
-def _bind(name: str, budget: int | None, suite_budget: int | None) -> BoundMethod:
-    """The suite's budget is a default: a window in the method's name outranks it, `--budget` beside one is an error."""
-    if budget is None and "window=" in name.replace(" ", ""):
-        return parse_method(name)
-    return parse_method(name, budget or suite_budget)
+def _bind(name: str, budget: int | None, default: bool, lenient: bool) -> BoundMethod:
+    """A default budget is outranked by what the method's name says; `--budget` beside that is an error."""
+    if default:
+        try:
+            return parse_method(name, budget)
+        except BudgetError:
+            if not lenient:
+                raise
+        except ConfigError:
+            return parse_method(name)
+    return bind(name, budget) if lenient else parse_method(name, budget)
 
 
 def _unique(methods: Sequence[BoundMethod]) -> list[BoundMethod]:
@@ -184,12 +205,17 @@ def _unique(methods: Sequence[BoundMethod]) -> list[BoundMethod]:
 
 
 def _record(method: BoundMethod, model: ModelInfo) -> MethodRecord:
-    applicability, reason = model.applicability(method.method.policy, method.parameters)
+    applicability, reason = model.applicability(method.method.name, method.parameters)
+    if method.refusal:
+        applicability, reason = "not applicable", method.refusal
     return MethodRecord(
         label=method.label,
-        policy=method.method.policy,
+        policy=method.method.name,
         parameters=method.parameters,
         budget_frames=method.policy.budget,
+        own_budget_frames=parse_method(method.family).policy.budget,
+        family=method.family,
+        matched=method.policy.matched,
         applicability=applicability,
         reason=reason,
     )

@@ -30,7 +30,7 @@ class RollingWindow(Rollout):
         room = (self.policy.budget or 0) // CHUNK_FRAMES
         if levels > room:
             raise ConfigError(
-                f"a window of {levels} chunks, one per step of the sampler, does not fit into {room} beside the anchor.",
+                f"{levels} noisy chunks, one per step of the sampler, do not fit into {room} beside the anchor.",
                 f"give rolling-forcing a budget of {levels * CHUNK_FRAMES} frames or more",
             )
         noisy: dict[int, Tensor] = {}

@@ -4,17 +4,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from magbench.errors import ConfigError
 from magbench.records import TraceRecord
+from magbench.registry import load_object
 from magbench.runners.policies.base import MEMORY, CachePolicy, Chunk, Geometry, LayerCache, Past
 from magbench.runners.wan.configs import CHUNK_FRAMES
 from magbench.runners.wan.rope import Rope, rotate
 from magbench.runners.wan.sampler import NoiseSource, Sampler
 from magbench.runners.wan.transformer import CausalWanTransformer, TextCache, attention
+
+if TYPE_CHECKING:
+    from magbench.runners.models import VideoModel
 
 
 class CachedAttention:
@@ -92,6 +97,50 @@ class Step:
     """What the chunk cost. Bytes are per sample; `ms` is the wall time of the whole batch, its B samples together."""
 
 
+def begin(
+    model: "VideoModel",
+    policy: CachePolicy,
+    prompts: Sequence[str],
+    noise: NoiseSource,
+    stride: int = 1,
+    truth: Tensor | None = None,
+) -> "Rollout":
+    """The rollout that a policy runs in, on a whole model.
+
+    Args:
+        model: With transformer, sampler, text encoder and codec.
+        policy: Names its rollout.
+        prompts: One per row of the batch.
+        noise: See `Rollout`.
+        stride: Pixel frames per latent frame after the first.
+        truth: See `Rollout`.
+
+    Raises:
+        ConfigError: a prompt the model can't read, or something the policy needs is not there.
+    """
+
+    def reencode(latents: Tensor) -> Tensor:
+        back = stride * (latents.shape[1] - 1) + 1
+        frames = [model.decode(row)[-back:][:1] for row in latents]
+        return torch.stack([model.encode(frame) for frame in frames]).to(latents)
+
+    memory = None
+    if policy.writer == "memory" and model.memory is not None:
+        memory = Writer(model.memory, model.memory.encode_text(model.rows([""] * len(prompts))))
+    loop: type[Rollout] = load_object(policy.rollout)
+    return loop(
+        model.transformer,
+        policy,
+        model.sampler,
+        model.text(prompts),
+        noise,
+        model.latent_size,
+        memory=memory,
+        truth=truth,
+        reencode=reencode,
+    )
+
+
 @dataclass(frozen=True)
 class PromptSwitch:
     """Another prompt from a chunk on."""
@@ -155,7 +204,9 @@ class Rollout:
         self.model, self.policy, self.sampler = model, policy, sampler
         self.text, self.noise, self.reencode = text, noise, reencode
         if policy.writer == "memory" and memory is None:
-            raise ConfigError("this cache is written by a memory network, and the model has none.", "use writer=generator")
+            raise ConfigError(
+                "this cache is written by a memory network, and the model has none.", "use writer=generator"
+            )
         self.memory = memory if policy.writer == "memory" else None
         if policy.writes_truth and truth is None:
             raise ConfigError("this cache is written from the ground truth, and there is none.", "use a mag-bench case")
@@ -268,7 +319,7 @@ class Rollout:
         sources = shown.sources if shown.padding is None else shown.sources[~shown.padding]
         return TraceRecord(
             chunk=chunk.first // CHUNK_FRAMES,
-            kind=chunk.kind,
+            kind="generate" if chunk.kind == "window" else chunk.kind,
             first_frame=chunk.first,
             frames=chunk.frames,
             ms=seconds * 1000,

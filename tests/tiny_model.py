@@ -22,14 +22,19 @@ class TinyModel:
     """As `VideoModel` says. `side` is what it encodes frames to, `latent_size` what it generates."""
 
     transformer: CausalWanTransformer
+    memory: CausalWanTransformer
     sampler: OdeSampler = OdeSampler(steps=3)  # noqa: RUF009
     latent_size: tuple[int, int] = (4, 4)
     side: int = 4
 
-    def text(self, prompts: Sequence[str]) -> TextCache:
+    def rows(self, prompts: Sequence[str]) -> Tensor:
         seeds = [int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4]) for prompt in prompts]
         rows = [torch.randn(4, 8, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return self.transformer.encode_text(torch.stack(rows).to(self.transformer.dtype))
+        rows = [row if prompt else torch.zeros(4, 8) for row, prompt in zip(rows, prompts, strict=True)]
+        return torch.stack(rows).to(self.transformer.dtype)
+
+    def text(self, prompts: Sequence[str]) -> TextCache:
+        return self.transformer.encode_text(self.rows(prompts))
 
     def encode(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         cells = frames.reshape(len(frames), self.side, 64 // self.side, self.side, 64 // self.side, 3).mean((2, 4))
@@ -42,14 +47,18 @@ class TinyModel:
 
 
 def load_tiny(device: str = "cpu", dtype: str = "float32") -> TinyModel:
-    torch.manual_seed(0)
-    transformer = CausalWanTransformer(CONFIG).to(device, getattr(torch, dtype)).eval().requires_grad_(False)
+    return TinyModel(*(_network(seed).to(device, getattr(torch, dtype)) for seed in (0, 1)))
+
+
+def _network(seed: int) -> CausalWanTransformer:
+    torch.manual_seed(seed)
+    transformer = CausalWanTransformer(CONFIG).eval().requires_grad_(False)
     for name, weight in transformer.named_parameters():
         if name.endswith(("self_attn.v.weight", "self_attn.o.weight")):
             weight.mul_(3.0)
         elif name.startswith("blocks.") and name.endswith(".modulation"):
             weight[:, 2] += 1.0  # the gate of self-attention
-    return TinyModel(transformer)
+    return transformer
 
 
 class TinyInfo(ModelInfo):

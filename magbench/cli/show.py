@@ -21,11 +21,11 @@ def _method(name: str) -> dict[str, Any]:
         "method": bound.label,
         "summary": method.summary,
         "source": method.source,
-        "release and paper": method.notes,
+        "release and paper": {str(n): " / ".join(each.lines()) for n, each in enumerate(method.differences, 1)},
         "policy": " ".join((type(bound.policy).__doc__ or "").split()),
         "budget": "grows with the video" if bound.policy.budget is None else f"{bound.policy.budget} past frames",
         "parameters": {k: f"{v}  ({_document(type(bound.policy), k)})" for k, v in bound.parameters.items()},
-        "applicability": {m.name: ": ".join(m.applicability(method.policy, bound.parameters)) for m in MODELS.values()},
+        "applicability": {m.name: ": ".join(m.applicability(method.name, bound.parameters)) for m in MODELS.values()},
     }
 
 
@@ -55,8 +55,9 @@ def _model(name: str) -> dict[str, Any]:
         "chunk": f"{model.chunk} latent frames",
         "dtype": model.dtype,
         "trained with": {
-            ":".join([t.policy, *(f"{name}={value}" for name, value in t.where.items())]): t.how
-            for t in model.trained_with
+            ":".join([fit.policy, *(f"{name}={value}" for name, value in fit.where.items())]): fit.reason
+            for fit in model.fits
+            if fit.applicability == "in-distribution"
         },
     }
     try:

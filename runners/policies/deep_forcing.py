@@ -21,9 +21,9 @@ class DeepForcing(CachePolicy):
 
     When cache and chunk exceed `window` frames, `keep` frames' worth of tokens remain: the sink, the newest `recent`
     frames (the chunk's own three among them), and of all tokens in between those with the largest dot product of their
-    key with the sum of the newest `recent` frames' queries: the chunk's first pass and the end of the clean pass before.
-    A token that was chosen `reuse` times is not chosen again. Chosen tokens keep their own time indices; with each
-    compression the sink moves as in `deep-sink`. As released a compression leads to every second chunk at 21 and 16.
+    key with the sum of the newest `recent` frames' queries: those of the chunk's first pass and of the end of the clean
+    pass before. A token that was chosen `reuse` times is not chosen again. Chosen tokens keep their own time indices;
+    with each compression the sink moves as in `deep-sink`. At 21 and 16 frames every second chunk compresses.
 
     During a given history the queries are those of clean passes: ours, the release has no history.
     """
@@ -74,7 +74,11 @@ class DeepForcing(CachePolicy):
         keep = max(cls.recent + 1, round(window * cls.keep / cls.window))
         if keep > window:
             raise ConfigError(f"deep-forcing can't use a budget of {budget} frames.", "use 2 or more")
-        return {"window": window, "keep": keep, "sink": min(round(window * cls.sink / cls.window), keep - cls.recent - 1)}
+        return {
+            "window": window,
+            "keep": keep,
+            "sink": min(round(window * cls.sink / cls.window), keep - cls.recent - 1),
+        }
 
 
 @dataclass(frozen=True)
@@ -101,15 +105,21 @@ class Tokens:
     def gather(self, index: Tensor, padding: Tensor) -> "Tokens":
         """The tokens at `index` [B, C], of which `padding` are none."""
         wide = index[..., None, None].expand(-1, -1, *self.keys.shape[2:])
-        flat = (tensor.gather(1, index) for tensor in (self.frames, self.cells, self.chosen))
-        return Tokens(self.keys.gather(1, wide), self.values.gather(1, wide), *flat, padding)
+        return Tokens(
+            self.keys.gather(1, wide),
+            self.values.gather(1, wide),
+            self.frames.gather(1, index),
+            self.cells.gather(1, index),
+            self.chosen.gather(1, index),
+            padding,
+        )
 
     def join(self, *others: "Tokens") -> "Tokens":
         """Append."""
         return Tokens(*(torch.cat(tensors, dim=1) for tensors in zip(self.all, *(o.all for o in others), strict=True)))
 
     @property
-    def all(self) -> tuple[Tensor, ...]:
+    def all(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Every tensor."""
         return self.keys, self.values, self.frames, self.cells, self.chosen, self.padding
 

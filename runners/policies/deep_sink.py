@@ -37,9 +37,9 @@ class DeepSink(CachePolicy):
 
     @classmethod
     def spend(cls, budget: int) -> dict[str, Any]:
-        """Two thirds of the window are sink, as in 14 of 21."""
+        """Two thirds of the window are sink, as in 14 of 21, but a chunk of newest frames stays."""
         window = budget + CHUNK_FRAMES
-        return {"window": window, "sink": min(budget, round(window * cls.sink / cls.window))}
+        return {"window": window, "sink": max(0, min(budget - CHUNK_FRAMES, round(window * cls.sink / cls.window)))}
 
 
 class DeepSinkCache(FifoCache):

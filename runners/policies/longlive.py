@@ -13,10 +13,10 @@ from magbench.runners.wan.configs import CHUNK_FRAMES
 class LongLive(CachePolicy):
     """Sink and newest frames at their own indices; KV re-cache at a prompt switch.
 
-    Without a switch it is `fifo` with a sink. At a switch the newest `window` frames run through the model once more, at
-    timestep 0, with the new prompt and all seeing each other. With `global_sink` the sink keeps the keys of the old
-    prompt, and as many of the oldest re-encoded frames are not used; without, they become the new sink. While the video
-    is no longer than the window the whole cache is replaced either way.
+    Without a switch it is `fifo` with a sink. At a switch the newest `window` frames run through the model once more,
+    at timestep 0, with the new prompt and all seeing each other. With `global_sink` the sink keeps the keys of the old
+    prompt, and as many of the oldest re-encoded frames are not used; without, they become the new sink. While the
+    video is no longer than the window the whole cache is replaced either way.
     """
 
     window: int = 12

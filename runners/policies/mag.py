@@ -13,17 +13,17 @@ from magbench.runners.policies.base import CachePolicy, Chunk, FrameCache, Geome
 class Mag(CachePolicy):
     """The first `sink` frames and the last frame of each of the newest `ring` chunks, all at their own indices.
 
-    The generator reads. After a chunk, the memory network runs over the clean frames with an empty prompt, sees the same
-    past, and writes. `writer=generator` is the release without its memory network: the generator writes, with the
-    prompt. `write_back=truth` gives the writer the ground truth instead of what was generated: MAG-Bench's "ground truth
-    comparison". `variant=paper` keeps every chunk; the release forgets those older than `ring`.
+    The generator reads. After a chunk, the memory network runs over the clean frames with an empty prompt, sees the
+    same past, and writes. `writer=generator` is the release without its memory network: the generator writes, with the
+    prompt. `write_back=truth` gives the writer the ground truth instead of what was generated: MAG-Bench's "ground
+    truth comparison". `variant=paper` keeps every chunk; the release forgets those older than `ring`.
     """
 
     ring: int = 21
     """Chunks whose last frame is kept."""
     sink: int = 2
     """First frames of the video that never leave; at most 2, since the third is the first chunk's last."""
-    writer: Literal["memory", "generator"] = "memory"  # type: ignore[assignment]
+    writer: Literal["memory", "generator"] = "memory"
     """The network that writes the cache."""
     write_back: Literal["generated", "truth"] = "generated"
     """What the writer sees of a chunk."""

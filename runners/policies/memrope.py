@@ -19,9 +19,9 @@ class MemRope(CachePolicy):
 
     Once `window` frames are full, a pass sees [sink | memories | recent | chunk] at time indices 0, 1, ..., window-1.
     When the window first overflows, the frames in the memories' slots are lost and the next ones start the averages,
-    as in the release. Evicted frames are averaged over time and space, `adaptive` over time only. `variant=paper` starts
-    the averages at zero, folds every evicted frame in, and averages over time only. Averages are fp32 whatever the
-    model's dtype: in bf16, as released, a small alpha stops moving.
+    as in the release. Evicted frames are averaged over time and space, `adaptive` over time only. `variant=paper`
+    starts the averages at zero, folds every evicted frame in, and averages over time only. Averages are fp32 whatever
+    the model's dtype: in bf16, as released, a small alpha stops moving.
 
     `memory` is `both` as released; `long` or `short` keeps one average and gives the freed slot to a recent frame;
     `none` keeps none, which is LongLive's "infinity" mode.
