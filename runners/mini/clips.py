@@ -1,15 +1,22 @@
 """Training data of `mini`: worlds rendered from seeds that no suite uses."""
 
+import logging
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from magbench.data.mini_world import QUICK, CameraPath, Scene, World
+from magbench.errors import ConfigError
+from magbench.runners.mini.batches import TRAINED_SPAN
 from magbench.runners.mini.vae import MiniVAE
+
+log = logging.getLogger(__name__)
 
 VAE_SEEDS = range(100_000, 200_000)
 GENERATOR_SEEDS = range(200_000, 300_000)
@@ -55,3 +62,22 @@ def encode_clips(vae: MiniVAE, seeds: range, frames: int) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
             latents[i] = vae.encode(training_world(seed).clip(frames))
     return latents
+
+
+def training_clips(vae: MiniVAE, file: Path, count: int) -> tuple[Tensor, list[World]]:
+    """Encoded clips float16 [count, TRAINED_SPAN, 16, 8, 8] with their worlds; encoded once and kept in `file`.
+
+    Raises:
+        ConfigError: `file` holds another number of clips.
+    """
+    seeds = GENERATOR_SEEDS[:count]
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        latents = encode_clips(vae, seeds, TRAINED_SPAN)
+        log.info("encoded %d clips, standard deviation %.3f", count, latents[::16].float().std())
+        save_file({"latents": latents}, file.with_suffix(".part"))
+        file.with_suffix(".part").replace(file)
+    latents = load_file(file)["latents"]
+    if len(latents) != count:
+        raise ConfigError(f"{file} holds {len(latents)} clips, not {count}", "use a fresh --out folder")
+    return latents, [training_world(seed) for seed in seeds]

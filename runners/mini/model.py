@@ -1,8 +1,8 @@
 """Load and save `mini`: transformer, text table, VAE and the sampler they were tuned for."""
 
-import hashlib
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from magbench.runners.wan.transformer import CausalWanTransformer, TextCache
 WEIGHTS = Path(__file__).parent / "weights"
 PARTS = ("transformer", "text", "vae")
 """Each part's weights are `<part>.safetensors`, stored as float16."""
+MEMORY = "memory"
+"""A part that may be absent: the memory network's blocks. All else of it is the transformer's."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,30 @@ class MiniModel:
 
     Args:
         transformer: Predicts the flow of a chunk.
+        memory: MAG's second network, which writes the cache; None while it isn't trained.
         text_table: Prompt to rows.
         vae: Frames to normalised latents and back.
         sampler: The sampler that goes with these weights.
-        config: Contents of `config.json` (fps, chunk, trained_span_frames, sampler, recipe), plus `sha256` of each
-            weights file.
+        config: Contents of `config.json`: fps, chunk, trained_span_frames, sampler, recipe.
         latent_size: Rows and columns of a latent frame.
     """
 
     transformer: CausalWanTransformer
+    memory: CausalWanTransformer | None
     text_table: MiniText
     vae: MiniVAE
     sampler: OdeSampler
     config: dict[str, Any]
     latent_size: tuple[int, int] = (8, 8)
+
+    @torch.inference_mode()
+    def rows(self, prompts: Sequence[str]) -> Tensor:
+        """Prompts as text rows [B, 6, text_dim]; "" is rows of zeros.
+
+        Raises:
+            ConfigError: A prompt is not a sentence of the mini world.
+        """
+        return torch.cat([self.text_table.encode(prompt) for prompt in prompts]).to(self.transformer.dtype)
 
     @torch.inference_mode()
     def text(self, prompts: Sequence[str]) -> TextCache:
@@ -53,8 +65,7 @@ class MiniModel:
         Raises:
             ConfigError: A prompt is not a sentence of the mini world.
         """
-        rows = torch.cat([self.text_table.encode(prompt) for prompt in prompts])
-        return self.transformer.encode_text(rows.to(self.transformer.dtype))
+        return self.transformer.encode_text(self.rows(prompts))
 
     def encode(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """Frames uint8 [T, 64, 64, 3] to normalised latents [T, 16, 8, 8] in the transformer's dtype."""
@@ -79,12 +90,17 @@ def load_mini(device: str = "cpu", dtype: str = "float32", folder: Path = WEIGHT
         module.load_state_dict({key: value.float() for key, value in tensors.items()})
         module.to(device).eval().requires_grad_(False)
     transformer.to(getattr(torch, dtype))
+    memory = None
+    if (folder / f"{MEMORY}.safetensors").exists():
+        memory = deepcopy(transformer)
+        blocks = load_file(folder / f"{MEMORY}.safetensors")
+        memory.blocks.load_state_dict({key.removeprefix("blocks."): value for key, value in blocks.items()})
     vae.to(memory_format=torch.channels_last)
-    return MiniModel(transformer, text, vae, OdeSampler(**config["sampler"]), config)
+    return MiniModel(transformer, memory, text, vae, OdeSampler(**config["sampler"]), config)
 
 
 def read_config(folder: Path = WEIGHTS) -> dict[str, Any]:
-    """`config.json` beside the weights, with the `sha256` of each weights file.
+    """`config.json` beside the weights.
 
     Raises:
         MissingWeightsError: A file is not there.
@@ -96,8 +112,7 @@ def read_config(folder: Path = WEIGHTS) -> dict[str, Any]:
             "reinstall magbench, or train it: python -m magbench.runners.mini.train --out DIR",
         )
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    hashes = {part: hashlib.sha256((folder / f"{part}.safetensors").read_bytes()).hexdigest() for part in PARTS}
-    return {**config, "sha256": hashes}
+    return config
 
 
 def save_part(name: str, tensors: dict[str, Tensor] | nn.Module, folder: Path = WEIGHTS) -> None:

@@ -1,10 +1,10 @@
 """Flow matching with teacher forcing: one pass over [clean frames | noisy chunks].
 
-Each clean chunk attends to the clean chunks up to itself; each noisy chunk attends to the clean chunks before it and
-to itself, as in a rollout with a cache. Sources: CausVid, Self-Forcing (teacher-forcing variant).
+Each chunk, clean or noisy, attends to what a cache holds of the clean frames before it, and to itself, as in a rollout.
+Sources: CausVid, Self-Forcing (teacher-forcing variant).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from magbench.runners.wan.transformer import CausalWanTransformer, attention
 PAST_NOISE = 0.2
 """The past is shown with noise of a random strength up to this, so that a rollout's own errors are no surprise."""
 
+Cached = Callable[[Tensor, int], Tensor]
+"""(clean frames [B, F, ...], chunk) -> those of them that the cache holds when the chunk begins, [B, n, ...]."""
 
 _PLAIN_ATTENTION = 24
 """Clips of up to this many frames train faster with the unfused attention kernel on a CPU."""
@@ -37,6 +39,37 @@ def draw_sigmas(shape: Sequence[int], generator: torch.Generator, layout: float 
     return sigmas
 
 
+def everything(frames: Tensor, chunk: int) -> Tensor:
+    """A cache that keeps all frames."""
+    return frames[:, : chunk * CHUNK_FRAMES]
+
+
+def by_frame(x: Tensor, rope: Rope) -> Tensor:
+    """[B, F * tokens, ...] -> [B, F, tokens, ...]."""
+    return torch.unflatten(x, 1, (-1, rope.rows * rope.cols))
+
+
+def chunkwise(q: Tensor, k: Tensor, v: Tensor, reads: Sequence[int], cached: Cached) -> Tensor:
+    """Attention in which each chunk sees itself and a cache.
+
+    Args:
+        q: Rotated queries by frame, [B, F, tokens, heads, d].
+        k: Rotated keys.
+        v: Values.
+        reads: For each of the F / CHUNK_FRAMES chunks, the chunk at whose beginning it sees the cache.
+        cached: What that holds.
+
+    Returns:
+        [B, F * tokens, heads, d].
+    """
+    out = []
+    for i, chunk in enumerate(reads):
+        own = slice(i * CHUNK_FRAMES, (i + 1) * CHUNK_FRAMES)
+        keys, values = (torch.cat([cached(x, chunk), x[:, own]], 1).flatten(1, 2) for x in (k, v))
+        out.append(attention(q[:, own].flatten(1, 2), keys, values))
+    return torch.cat(out, 1)
+
+
 def flow_loss(
     model: CausalWanTransformer,
     rope: Rope,
@@ -46,6 +79,8 @@ def flow_loss(
     chunks: Sequence[int],
     generator: torch.Generator,
     layout: float = 0.0,
+    cached: Cached = everything,
+    rebuild: bool = False,
 ) -> Tensor:
     """Mean squared error of the predicted flow (noise - clean) over the chosen chunks.
 
@@ -58,6 +93,8 @@ def flow_loss(
         chunks: Indices of the chunks to denoise, ascending.
         generator: CPU generator of noise levels and noise.
         layout: See `draw_sigmas`.
+        cached: What a chunk sees of the clean frames before it.
+        rebuild: Noisy chunks see the cache as their own clean chunk has left it.
     """
     batch, frames = clean.shape[:2]
     device = clean.device
@@ -67,26 +104,16 @@ def flow_loss(
     noise = torch.randn(target.shape, generator=generator).to(device)
     mixed = target + sigma[..., None, None, None] * (noise - target)
     blur = PAST_NOISE * torch.rand(batch, 1, 1, 1, 1, generator=generator).to(device)
-    past = (clean + blur * torch.randn(clean.shape, generator=generator).to(device))[:, : chunks[-1] * CHUNK_FRAMES]
-    known = past.shape[1]
+    known = (chunks[-1] + rebuild) * CHUNK_FRAMES
+    past = (clean + blur * torch.randn(clean.shape, generator=generator).to(device))[:, :known]
     timesteps = torch.cat([sigma.new_zeros(batch, known), 1000 * sigma], 1)
 
     table = rope.grid((*shown[:known], *(shown[i] for i in chosen)), device)
-    tokens = CHUNK_FRAMES * rope.rows * rope.cols
-    end = known // CHUNK_FRAMES * tokens
+    reads = [*range(known // CHUNK_FRAMES), *(chunk + rebuild for chunk in chunks)]
 
     def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k = rotate(q, table), rotate(k, table)
-        out = []
-        for start in range(0, end, tokens):
-            seen = slice(0, start + tokens)
-            out.append(attention(q[:, start : start + tokens], k[:, seen], v[:, seen]))
-        for i, chunk in enumerate(chunks):
-            own = slice(end + i * tokens, end + (i + 1) * tokens)
-            before = slice(0, chunk * tokens)
-            keys, values = torch.cat([k[:, before], k[:, own]], 1), torch.cat([v[:, before], v[:, own]], 1)
-            out.append(attention(q[:, own], keys, values))
-        return torch.cat(out, 1)
+        q, k, v = (by_frame(x, rope) for x in (rotate(q, table), rotate(k, table), v))
+        return chunkwise(q, k, v, reads, cached)
 
     with sdpa_kernel(SDPBackend.MATH if frames <= _PLAIN_ATTENTION else SDPBackend.FLASH_ATTENTION):
         flow: Tensor = model(torch.cat([past, mixed], 1), timesteps, model.encode_text(rows), attend)

@@ -32,10 +32,12 @@ class MiniText(nn.Module):
 
     @torch.inference_mode()
     def encode(self, prompt: str) -> Tensor:
-        """A prompt to its rows [1, 6, dim].
+        """A prompt to its rows [1, 6, dim], zeros for the empty one.
 
         Raises:
             ConfigError: The prompt is not a sentence of the mini world.
         """
+        if not prompt:
+            return self.table.weight.new_zeros(1, len(VOCABULARY), self.table.embedding_dim)
         ids = torch.tensor([token_ids(Scene.parse(prompt))], device=self.table.weight.device)
         return self.forward(ids)

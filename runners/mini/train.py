@@ -1,7 +1,8 @@
 """The recipe of `mini`, in one command: `python -m magbench.runners.mini.train --out DIR`.
 
-Renders its data, trains the VAE, then the transformer, and writes the weights to DIR/weights. The step counts are the
-recipe: the same seed, machine type and versions give the same weights. Killed, the same command continues.
+Renders its data, trains the VAE, then the transformer, then the memory network, and writes the weights to DIR/weights.
+The step counts are the recipe: the same seed, machine type and versions give the same weights. Killed, the same command
+continues. The memory stage needs only the other stages' weights.
 """
 
 import argparse
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from magbench.data.mini_world import FPS
 from magbench.runners.mini.batches import TRAINED_SPAN
-from magbench.runners.mini.model import save_part
+from magbench.runners.mini.clips import training_clips
+from magbench.runners.mini.model import MEMORY, load_mini, save_part
 from magbench.runners.mini.train_flow import train_flow
+from magbench.runners.mini.train_memory import rebuilt_psnr, train_memory
 from magbench.runners.mini.train_vae import train_vae
 from magbench.runners.mini.vae import MiniVAE
 from magbench.runners.wan.configs import CHUNK_FRAMES
@@ -30,11 +33,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the recipe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="work folder: checkpoints, latents, weights")
-    parser.add_argument("--stage", choices=("vae", "transformer", "all"), default="all")
+    parser.add_argument("--stage", choices=("vae", "transformer", "memory", "all"), default="all")
     parser.add_argument("--vae-steps", type=int, default=4000)
     parser.add_argument("--vae-worlds", type=int, default=3000)
     parser.add_argument("--steps", type=int, default=2800, help="transformer steps")
-    parser.add_argument("--clips", type=int, default=2400, help="clips of 129 frames to train the transformer on")
+    parser.add_argument("--memory-steps", type=int, default=400)
+    parser.add_argument("--clips", type=int, default=2400, help="clips of 129 frames for all but the VAE")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
@@ -49,16 +53,15 @@ def main(arguments: list[str] | None = None) -> None:
             options.out / "vae", options.vae_steps, options.vae_worlds, options.seed, device, options.stop_after
         )
         save_part("vae", vae, weights)
+    if options.stage == "vae":
+        return
+    latents, worlds = training_clips(_trained_vae(weights, device), options.out / "clips.safetensors", options.clips)
     if options.stage in ("transformer", "all"):
-        vae = MiniVAE()
-        vae.load_state_dict({name: value.float() for name, value in load_file(weights / "vae.safetensors").items()})
-        vae.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         recipe = {"seed": options.seed, "steps": options.steps, "clips": options.clips, "vae_steps": options.vae_steps}
 
         def export(average: dict[str, Tensor], done: int) -> None:
-            for part, prefix in (("transformer", "transformer."), ("text", "text.")):
-                own = {name.removeprefix(prefix): v for name, v in average.items() if name.startswith(prefix)}
-                save_part(part, own, weights)
+            for part in ("transformer", "text"):
+                save_part(part, _under(f"{part}.", average), weights)
             config = {
                 "fps": FPS,
                 "chunk": CHUNK_FRAMES,
@@ -69,15 +72,41 @@ def main(arguments: list[str] | None = None) -> None:
             (weights / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
         train_flow(
-            vae,
+            latents,
+            worlds,
             options.out / "transformer",
             options.steps,
-            options.clips,
             options.seed,
             device,
             stop_after=options.stop_after,
             exported=export,
         )
+    if options.stage in ("memory", "all"):
+        model = load_mini(options.device, folder=weights)
+        memory = train_memory(
+            model,
+            latents,
+            options.out / "memory",
+            options.memory_steps,
+            options.seed,
+            device,
+            stop_after=options.stop_after,
+        )
+        save_part(MEMORY, {name: w for name, w in memory.state_dict().items() if name.startswith("blocks.")}, weights)
+        for chunks in (1, 8):
+            found = {name: round(psnr, 2) for name, psnr in rebuilt_psnr(model, memory, chunks).items()}
+            log.info("last of %d chunks from third frames, held-out PSNR in dB: %s", chunks, found)
+
+
+def _trained_vae(weights: Path, device: torch.device) -> MiniVAE:
+    vae = MiniVAE()
+    vae.load_state_dict({name: value.float() for name, value in load_file(weights / "vae.safetensors").items()})
+    vae.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return vae.eval()
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 if __name__ == "__main__":

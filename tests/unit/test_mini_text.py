@@ -32,6 +32,10 @@ def test_encode_looks_up_the_rows_of_the_ids() -> None:
     torch.testing.assert_close(rows[0], text.table.weight[token_ids(scene)])
 
 
+def test_the_empty_prompt_is_zeros() -> None:
+    assert torch.equal(MiniText(5).encode(""), torch.zeros(1, 6, 5))
+
+
 def test_encode_refuses_free_text() -> None:
     with pytest.raises(ConfigError, match="cannot read the prompt 'a cat'"):
         MiniText(5).encode("a cat")

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from magbench.data.mini_world import GROUNDS, SKIES
-from magbench.errors import MissingWeightsError
+from magbench.errors import ConfigError, MissingWeightsError
 from magbench.metrics.judge import WEIGHTS as JUDGE_WEIGHTS
 from magbench.metrics.judge import load_judge
-from magbench.runners.mini import train_flow
+from magbench.runners.mini import clips, train_flow
 from magbench.runners.mini.batches import MIXES, SINK, TRAINED_SPAN, Batch, draw_batch
 from magbench.runners.mini.clips import GENERATOR_SEEDS, HELD_OUT_SEEDS, encode_clips, training_world
 from magbench.runners.mini.model import PARTS, WEIGHTS, MiniModel, load_mini, read_config, save_part
@@ -70,14 +70,14 @@ def test_a_killed_training_ends_in_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_two_steps_of_the_transformer_survive_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_flow, "TRAINED_SPAN", 6)
     small = Batch(torch.tensor([0, 1]), torch.arange(6).expand(2, -1), tuple(range(6)), [0, 1], 0.5)
     monkeypatch.setattr(train_flow, "draw_batch", lambda *_: small)
-    vae = load_mini().vae
+    worlds = [training_world(seed) for seed in GENERATOR_SEEDS[:2]]
+    latents = torch.randn(2, 6, 16, 8, 8, generator=torch.Generator().manual_seed(0))
 
     def run(folder: Path, stops: list[int | None]) -> dict[str, Tensor]:
         for stop in stops:
-            generator = train_flow.train_flow(vae, folder, 2, 2, 0, torch.device("cpu"), stop_after=stop)
+            generator = train_flow.train_flow(latents, worlds, folder, 2, 0, torch.device("cpu"), stop_after=stop)
         return generator.state_dict()
 
     whole, killed = run(tmp_path / "whole", [None]), run(tmp_path / "killed", [1, None])
@@ -189,7 +189,6 @@ def test_weights_are_small_and_described(model: MiniModel) -> None:
     assert {file.stem for file in WEIGHTS.glob("*.safetensors")} == set(PARTS)
     assert sum(file.stat().st_size for file in files) <= 8_000_000
     assert model.config["trained_span_frames"] == TRAINED_SPAN
-    assert set(model.config["sha256"]) == set(PARTS)
     assert OdeSampler(**model.config["sampler"]) == model.sampler
 
 
@@ -197,6 +196,18 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
     save_part("vae", load_mini().vae, tmp_path)
     with pytest.raises(MissingWeightsError, match=r"lacks config\.json, transformer\.safetensors, text\.safetensors"):
         read_config(tmp_path)
+
+
+def test_clips_are_encoded_once(model: MiniModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clips, "TRAINED_SPAN", 3)
+    file = tmp_path / "new" / "clips.safetensors"
+    latents, worlds = clips.training_clips(model.vae, file, 2)
+    assert latents.shape == (2, 3, 16, 8, 8)
+    assert [world.seed for world in worlds] == list(GENERATOR_SEEDS[:2])
+    monkeypatch.setattr(clips, "encode_clips", None)
+    assert torch.equal(clips.training_clips(model.vae, file, 2)[0], latents)
+    with pytest.raises(ConfigError, match="holds 2 clips, not 3"):
+        clips.training_clips(model.vae, file, 3)
 
 
 def test_encoded_clips_are_what_the_vae_makes_of_the_worlds(model: MiniModel) -> None:
