@@ -35,7 +35,7 @@ from magbench.runners.models import find_model
 from magbench.runners.policies.base import CachePolicy, Chunk, Geometry, LayerCache, Past
 from magbench.runners.prepare import Prepared, prepare
 from magbench.runners.references import render
-from magbench.runners.rollout import Rollout
+from magbench.runners.rollout import Rollout, Writer, begin
 from magbench.runners.wan.sampler import renoise
 from magbench.store import RunStore
 
@@ -89,11 +89,11 @@ class FaultyCache(LayerCache):
 class NoisyRollout(Rollout):
     """Fills the cache from latents with noise on them, at that noise's timestep, instead of from clean ones."""
 
-    def _flow(self, latents: Tensor, timestep: float) -> Tensor:
-        if timestep == 0:
+    def _flow(self, latents: Tensor, timesteps: Sequence[float], writer: Writer | None = None) -> Tensor:
+        if not any(timesteps):
             noise = self.noise(self.frames // 3, 1000)
-            return super()._flow(renoise(latents, noise, NOISE), 1000 * NOISE)
-        return super()._flow(latents, timestep)
+            return super()._flow(renoise(latents, noise, NOISE), [1000 * NOISE] * len(timesteps), writer)
+        return super()._flow(latents, timesteps, writer)
 
 
 def sink_zeroed(past: Past, geometry: Geometry) -> Past:
@@ -168,9 +168,14 @@ def make(root: Path, one: Set, size: Size) -> float:
         bound = parse_method(label)
         return replace(bound, policy=Faulty(bound.policy, change)) if change else bound
 
+    def begun(*arguments: Any) -> Rollout:
+        rollout = begin(*arguments)
+        rollout.__class__ = loop
+        return rollout
+
     names = {
         "parse_method": method,
-        "Rollout": loop,
+        "begin": begun,
         "write_previews": lambda *_: None,
         "truth_of": lambda job, real: truth(root, job.case),
         "render": lambda case, seed: render(case, 0),

@@ -200,7 +200,13 @@ def queries_shifted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def timesteps(change: Callable[[float], float], monkeypatch: pytest.MonkeyPatch) -> None:
     flow = rollout.Rollout._flow
-    monkeypatch.setattr(rollout.Rollout, "_flow", lambda self, latents, t: flow(self, latents, change(t)))
+
+    def late(
+        self: rollout.Rollout, latents: Tensor, times: list[float], writer: rollout.Writer | None = None
+    ) -> Tensor:
+        return flow(self, latents, [change(t) for t in times], writer)
+
+    monkeypatch.setattr(rollout.Rollout, "_flow", late)
 
 
 LOOP_FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
