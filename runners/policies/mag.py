@@ -69,18 +69,17 @@ class MagCache(FrameCache):
         super().__init__(geometry)
         self.policy = policy
         self._skipped: tuple[int, ...] = ()
+        """Frames of the last chunk that another one stands for."""
 
     def past(self, chunk: Chunk, q: Tensor, k: Tensor) -> Past:
         """Forget the oldest chunks, show the others."""
         excess = len(self.sources) - self.policy.sink - self.policy.ring
-        dropped = self.remove(self.policy.sink, excess) if self.policy.variant == "release" and excess > 0 else ()
+        dropped = self.remove(self.policy.sink, max(0, excess)) if self.policy.variant == "release" else ()
         skipped, self._skipped = self._skipped, ()
-        left: dict[str, Any] = {"dropped": dropped, "events": ("evict",) * bool(dropped)}
-        if self.policy.writer == "memory":
-            left |= {"folded": skipped, "events": left["events"] + ("absorb",) * bool(skipped)}
-        else:
-            left |= {"dropped": skipped + dropped, "events": ("evict",) * bool(skipped or dropped)}
-        return self.past_at(self.sources, chunk, **left)
+        folded = skipped if self.policy.writer == "memory" else ()
+        dropped += () if folded else skipped
+        events = ("evict",) * bool(dropped) + ("absorb",) * bool(folded)
+        return self.past_at(self.sources, chunk, folded=folded, dropped=dropped, events=events)
 
     def commit(self, chunk: Chunk, q: Tensor, k: Tensor, v: Tensor) -> None:
         """Store the last frame, and of the first chunk the sink."""
