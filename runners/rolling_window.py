@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from magbench.errors import ConfigError
-from magbench.runners.policies.base import Chunk
+from magbench.records import TraceRecord
+from magbench.runners.policies.base import Chunk, FrameCache
 from magbench.runners.rollout import PromptSwitch, Rollout, Step
 from magbench.runners.wan.configs import CHUNK_FRAMES
 
@@ -35,6 +36,7 @@ class RollingWindow(Rollout):
             )
         noisy: dict[int, Tensor] = {}
         seconds, passes, seen = 0.0, 0, 0.0
+        dropped: tuple[int, ...] = ()
         for newest in range(start, start + chunks + levels - 1):
             members = range(max(start, newest - levels + 1), min(start + chunks, newest + 1))
             if newest in members:
@@ -45,11 +47,13 @@ class RollingWindow(Rollout):
             seconds += step.trace.ms / 1000
             passes += step.trace.passes
             seen += step.trace.keys_passes
+            dropped += step.trace.dropped
             if newest - members[0] == levels - 1:
                 del noisy[members[0]]
                 cost = {"ms": 1000 * seconds, "passes": passes, "keys_passes": seen}
-                yield self._finish(replace(step, trace=step.trace.model_copy(update=cost)))
-                seconds, passes, seen = 0.0, 0, 0.0
+                lost = {"dropped": dropped, "events": ("evict",) * bool(dropped)}
+                yield self._finish(replace(step, trace=step.trace.model_copy(update={**cost, **lost})))
+                seconds, passes, seen, dropped = 0.0, 0, 0.0, ()
 
     @torch.inference_mode()
     def _roll(self, members: range, newest: int, noisy: dict[int, Tensor]) -> Step:
@@ -71,3 +75,9 @@ class RollingWindow(Rollout):
         self.attention.shown, self.attention.past_tokens = shown, max(past_tokens, self.attention.past_tokens)
         chunk = Chunk(first, CHUNK_FRAMES, "generate")
         return Step(clean, self._trace(chunk, self._clock() - begun, 2, seen))
+
+    def _trace(self, chunk: Chunk, seconds: float, passes: int, keys_passes: float) -> TraceRecord:
+        """See `Rollout`; cached frames are held where no pass sees them, too, as the anchor in a history."""
+        trace, cache = super()._trace(chunk, seconds, passes, keys_passes), self.attention.caches[0]
+        sources = cache.sources if isinstance(cache, FrameCache) else trace.held
+        return trace.model_copy(update={"held": tuple(frame for frame in sources if frame < chunk.first)})
