@@ -1,4 +1,4 @@
-"""The unit files: forward pass with activations, rotary embedding, schedule, time sinusoid."""
+"""The unit files: forward pass with activations, rotary embedding, schedule, sinusoid, moved keys, chosen tokens."""
 
 import re
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from magbench.runners.policies.deep_forcing import choose
 from magbench.runners.wan.rope import Rope, axis_widths, rotate
 from magbench.runners.wan.sampler import Schedule, denoise, renoise
 from magbench.runners.wan.transformer import attention, sinusoid
@@ -138,3 +139,43 @@ def test_rope_at_given_indices() -> None:
     unit = tensors("units_relrope")
     rope = Rope(unit["relrope/k"].shape[-1], *grid())
     close(rotate(unit["relrope/k"], rope.grid(tuple(unit["relrope/frame_indices"].tolist()))), unit["relrope/out"])
+
+
+DELTA = "units_delta"
+needs_delta = pytest.mark.skipif(DELTA not in reader.names(), reason=f"{DELTA} is not in {FOLDER}")
+
+
+@needs_delta
+def test_a_key_that_is_moved_in_time() -> None:
+    """The release turns a rotated key further, by at most 1023; here it is rotated once, to where it ends up."""
+    unit = tensors(DELTA)
+    raw = unit["time_delta/k_raw"]
+    rope, cells = Rope(raw.shape[-1], *grid()), torch.arange(raw.shape[1])
+    (start,) = (int(match[1]) for key in unit if (match := re.fullmatch(r"time_delta/k_roped_at_(\d+)", key)))
+
+    def at(frame: int) -> Tensor:
+        return rotate(raw, rope.tokens(torch.full_like(cells, frame), cells))
+
+    close(at(start), unit[f"time_delta/k_roped_at_{start}"])
+    moved = {key: re.fullmatch(r"time_delta/(plus|minus)(\d+)", key) for key in unit}
+    assert sum(match is not None for match in moved.values()) == sum(key.startswith("time_delta/") for key in unit) - 2
+    for key, match in moved.items():
+        if match:
+            reach = min(int(match[2]), 1023)
+            turn = rope.tokens(torch.full_like(cells, reach), 0 * cells)
+            close(rotate(at(start), turn if match[1] == "plus" else turn.conj()), unit[key])
+            end = start + reach if match[1] == "plus" else start - reach
+            if end >= 0:
+                close(at(end), unit[key])
+
+
+@needs_delta
+def test_choice_of_tokens() -> None:
+    unit, sizes = tensors(DELTA), meta(DELTA)["select"]
+    sink, recent = sizes["sink_tokens"], sizes["T"] - sizes["R"]
+    barred = unit["select/counts"][:, sink:recent] >= sizes["max_reuse"]
+    index, missing = choose(unit["select/scores"][:, sink:recent], barred, sizes["top_c"])
+    assert not missing.any()
+    assert (index[0] + sink).tolist() == unit["select/selected"].tolist()
+    kept = [*range(sink), *(index[0] + sink).tolist(), *range(recent, sizes["T"])]
+    assert kept == unit["select/keep"].tolist()
