@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from magbench import provenance
 from magbench.errors import ConfigError
-from magbench.jobs import Plan, refuse_mixture
+from magbench.jobs import Plan, of_other_code, refuse_mixture
 from magbench.options import Existing, FingerprintOptions, RunOptions, ScoreOptions
 from magbench.records import FingerprintRecord, RunRecord
 from magbench.results import Results, read
@@ -76,6 +76,7 @@ def carry_out(prepared: "Prepared", existing: Existing, observe: Observer) -> Re
     """
     from magbench.runners.execute import execute
     from magbench.runners.fingerprint import fingerprint_plan
+    from magbench.runners.user_policies import hold
 
     store = enter(prepared.setup.root, prepared.record)
     settle(store, prepared.plan, existing)
@@ -84,7 +85,11 @@ def carry_out(prepared: "Prepared", existing: Existing, observe: Observer) -> Re
         execute(prepared.plan, prepared.setup, prepared.workers, observe)
         fingerprint_plan(store, prepared.plan, prepared.setup, again=existing == "redo")
 
-    return finish(store, work)
+    hold(prepared.setup.files)
+    try:
+        return finish(store, work)
+    finally:
+        hold({})
 
 
 def fingerprint(**options: Any) -> dict[str, FingerprintRecord]:
@@ -150,22 +155,26 @@ def enter(root: Path, record: RunRecord) -> RunStore:
 
 
 def settle(store: RunStore, plan: Plan, existing: Existing) -> None:
-    """Discard what is to be made again.
+    """Discard what is to be made again, and remove the plan's rows that are of other code than now.
 
     Raises:
         ConfigError: `existing` is `error` and something is there, or the folder holds samples of other settings.
     """
     stored = store.samples()
-    refuse_mixture(plan, stored)
+    rows = {job.method.label for job in plan.jobs}
+    outdated = {sample.key for sample in of_other_code(plan, stored) if sample.method.label in rows}
+    refuse_mixture(plan, [sample for sample in stored if sample.key not in outdated])
     planned = {job.key for job in plan.jobs}
-    there = [sample for sample in stored if sample.key in planned]
+    there = [sample for sample in stored if sample.key in planned | outdated]
     if existing == "error" and there:
         raise ConfigError(
             f"'{store.root}' already holds {len(there)} of the {len(planned)} samples",
             "--existing skip continues, --existing redo starts over, --out takes another folder",
         )
     for sample in there:
-        if existing == "redo" or (existing == "redo-failed" and sample.status == "error"):
+        if sample.key in outdated:
+            store.remove(sample.key)
+        elif existing == "redo" or (existing == "redo-failed" and sample.status == "error"):
             store.discard(sample.key)
 
 

@@ -183,6 +183,8 @@ def _methods(a: Results, b: Results) -> Iterable[str]:
         old, new = ({**m.parameters, "budget_frames": m.budget_frames} for m in (mine[left], other[right]))
         if left == right and (changed := _changed(old, new)):
             yield f"{left} has other parameters: {_list([_one(key, old, new) for key in changed])}"
+        if left == right and mine[left].code_sha256 != other[right].code_sha256:
+            yield f"{left} has other code"
 
 
 def _timing(a: Results, b: Results) -> Iterable[str]:

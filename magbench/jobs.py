@@ -135,9 +135,9 @@ def reference_method(label: str) -> MethodRecord:
 def sample_key(suite: Suite, case: CaseRecord, seed: int, method: MethodRecord, model: ModelIdentity) -> str:
     """A readable prefix and a hash of everything that changes pixels.
 
-    That is: suite name and version, the case (`CASE_IDENTITY`), the seed, the policy and all its parameters, and,
-    where a model is at work, its name, weights, numeric type and sampler. Device, workers, batch, metrics, labels
-    and dates are left out.
+    That is: suite name and version, the case (`CASE_IDENTITY`), the seed, the policy, all its parameters and, where it
+    is none of magbench's, its code, and, where a model is at work, its name, weights, numeric type and sampler. Device,
+    workers, batch, metrics, labels and dates are left out.
     """
     unscheduled = set() if case.schedule else {"schedule"}  # such keys are older than schedules
     identity: dict[str, Any] = {
@@ -147,6 +147,8 @@ def sample_key(suite: Suite, case: CaseRecord, seed: int, method: MethodRecord, 
         "policy": method.policy,
         "parameters": method.parameters,
     }
+    if method.code_sha256:
+        identity["code"] = method.code_sha256
     if method.policy == "reference":
         identity["reference"] = method.label
     else:
@@ -158,6 +160,12 @@ def sample_seed(case: CaseRecord, seed: int) -> int:
     """Seed of a sample's noise stream: a hash of case and seed, the same for all methods and models, 63 bits."""
     text = f"{case.track}/{case.id}/{seed}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def of_other_code(plan: Plan, stored: Iterable[SampleRecord]) -> tuple[SampleRecord, ...]:
+    """Stored samples of the plan's policies that were made before, or after, the policy's file was edited."""
+    now = {job.method.policy: job.method.code_sha256 for job in plan.jobs}
+    return tuple(s for s in stored if now.get(s.method.policy, s.method.code_sha256) != s.method.code_sha256)
 
 
 def refuse_mixture(plan: Plan, stored: Iterable[SampleRecord]) -> None:

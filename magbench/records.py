@@ -113,6 +113,8 @@ class MethodRecord(Record):
     """False for a row of reference whose budget can't be chosen."""
     applicability: Applicability
     reason: str = ""
+    code_sha256: str = ""
+    """Of the file that defines the policy, where it is none of magbench's."""
 
 
 class SampleRecord(Record):
@@ -212,6 +214,8 @@ class FingerprintRecord(Record):
     """All parameters, defaults resolved."""
     budget_frames: FiniteFloat | None = None
     model: str
+    code_sha256: str = ""
+    """As in `MethodRecord`."""
     weights_sha256: str
     dtype: str
     sampler: str

@@ -3,7 +3,7 @@
 import difflib
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from typing import Any
 
 from magbench.errors import ConfigError
@@ -40,10 +40,14 @@ class Registry(Mapping[str, Any]):
         self._own = dict(entries)
         self._group = group
 
+    def plug_ins(self) -> EntryPoints:
+        """What other packages declare, names of ours included."""
+        return entry_points(group=self._group) if self._group else EntryPoints()
+
     def paths(self) -> dict[str, str]:
         """All names with their import paths, installed plug-ins included, sorted by name."""
-        plugins = {p.name: p.value for p in entry_points(group=self._group)} if self._group else {}
-        return dict(sorted({**plugins, **self._own}.items()))
+        plug_ins = {point.name: point.value for point in self.plug_ins()}
+        return dict(sorted({**plug_ins, **self._own}.items()))
 
     def __getitem__(self, name: str) -> Any:
         """Import and return the object called `name`.

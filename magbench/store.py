@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,6 +148,12 @@ class RunStore:
             (self.sample_dir(key) / "sample.json").unlink(missing_ok=True)
             for file in (self.sample_dir(key) / "metrics").glob("[!.]*.json"):
                 file.unlink(missing_ok=True)
+
+    def remove(self, key: str) -> None:
+        """Delete the sample with all its files."""
+        self.discard(key)
+        with _telling(f"cannot remove sample {key!r}"):
+            shutil.rmtree(self.sample_dir(key))
 
     def publish(self, key: str, name: str, write: Callable[[Path], None]) -> Path:
         """Put a file into the sample's folder.

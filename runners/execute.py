@@ -24,6 +24,7 @@ from magbench.runners.models import ModelInfo, VideoModel, find_model
 from magbench.runners.pool import Death, Pool, WorkerSpec
 from magbench.runners.references import render, transformed, truth_of
 from magbench.runners.rollout import PromptSwitch, Step, begin
+from magbench.runners.user_policies import described, fault, hold
 from magbench.runners.wan.sampler import seeded_noise
 from magbench.schedule import switch_frames
 from magbench.store import RunStore
@@ -62,6 +63,7 @@ class Setup:
         device: Torch device of model and metrics.
         dtype: Numeric type of the rollout.
         metrics: Names per track.
+        files: Path and content of the users' policy files.
     """
 
     root: Path
@@ -69,6 +71,7 @@ class Setup:
     device: str
     dtype: str
     metrics: dict[Track, tuple[str, ...]]
+    files: dict[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,7 @@ class Worker:
 
     def __call__(self, task: Task, emit: Emit) -> None:
         """Make what is missing of the task, then score what isn't scored.
+        hold(setup.files)
 
         Raises:
             StoreError: the run folder cannot be written.
@@ -351,4 +355,5 @@ def blame(error: Exception) -> tuple[str, str]:
     if isinstance(error, MagbenchError):
         return error.message, error.hint or ""
     _log.error("sample failed", exc_info=error)
-    return f"{type(error).__name__}: {error}", "this is a fault in magbench; its traceback is above"
+    whose = "the policy" if fault(error) else "magbench"
+    return described(error), f"this is a fault in {whose}; its traceback is above"

@@ -18,7 +18,7 @@ from magbench.jobs import Plan
 from magbench.options import FingerprintOptions
 from magbench.records import ChunkPrint, FingerprintRecord, RunRecord
 from magbench.runners.execute import Setup, blame
-from magbench.runners.methods import METHODS, BoundMethod, parse_method
+from magbench.runners.methods import BoundMethod, all_methods, parse_method
 from magbench.runners.models import ModelInfo, VideoModel, find_model
 from magbench.runners.policies.base import CachePolicy
 from magbench.runners.prepare import find_device
@@ -84,6 +84,7 @@ class Fingerprinter:
             "recipe": RECIPE,
             "method": method.label,
             "parameters": method.parameters,
+            "code_sha256": method.code_sha256,
             "budget_frames": method.policy.budget,
             "model": self.info.name,
             "weights_sha256": self._weights,
@@ -129,7 +130,7 @@ def prepare_fingerprint(options: FingerprintOptions) -> PreparedFingerprint:
         MissingWeightsError: the model's weights are not here.
     """
     info = find_model(options.model)
-    names = [name for given in options.method for name in (METHODS if given == "all" else (given,))]
+    names = [name for given in options.method for name in (all_methods() if given == "all" else (given,))]
     methods = {method.label: method for method in (parse_method(name, options.budget) for name in names)}
     device, dtype = find_device(options.device), options.dtype or info.dtype
     record = RunRecord(

@@ -1,12 +1,16 @@
 """What a user can name after `--method`. Importing this file, and listing methods, imports no torch."""
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from magbench.errors import ConfigError
 from magbench.registry import Registry, did_you_mean
 from magbench.runners.differences import DIFFERENCES, Difference
+from magbench.runners.user_policies import code_of, policy_in_file, telling, vetted
 
 if TYPE_CHECKING:
     from magbench.runners.policies.base import CachePolicy
@@ -26,8 +30,9 @@ POLICIES = Registry(
         "rolling-forcing": "magbench.runners.policies.rolling_forcing:RollingForcing",
         "causvid": "magbench.runners.policies.causvid:CausVid",
     },
+    group="magbench.policies",
 )
-"""`CachePolicy` classes by name."""
+"""`CachePolicy` classes by name; installed packages add theirs through the entry-point group."""
 
 BUDGET = "budget"
 """In a method's name, `budget=9` stands for the parameters that the policy spends it on."""
@@ -58,6 +63,35 @@ class Method:
         return DIFFERENCES.get(self.name, ())
 
 
+class PlugIn(Method):
+    """A policy of an installed package."""
+
+    def load(self) -> "type[CachePolicy]":
+        """See `Method.load`.
+
+        Raises:
+            ConfigError: it cannot be imported, or is no cache policy.
+        """
+        with telling(f"{self.name} of {self.source} cannot be imported"):
+            return vetted(super().load(), self.name)
+
+
+@dataclass(frozen=True)
+class PolicyFile(Method):
+    """A policy in a file of the user; its name is `path.py:Class`."""
+
+    policy: "type[CachePolicy]"
+
+    def load(self) -> "type[CachePolicy]":
+        """See `Method.load`."""
+        return self.policy
+
+    @property
+    def path(self) -> str:
+        """The file, as the user sees it."""
+        return self.name.rpartition(":")[0]
+
+
 @dataclass(frozen=True)
 class BoundMethod:
     """A method with all its parameters decided."""
@@ -68,13 +102,21 @@ class BoundMethod:
     policy: "CachePolicy"
     family: str
     """The label without what a budget has decided: rows of a family differ in their budget only."""
+    refused: int | None = None
+    """The budget that it was given and can't have; its policy is then that of its defaults."""
     refusal: str = ""
-    """Why it can't have the budget it was given; its policy is then that of its defaults."""
+    """Why."""
 
     @property
     def parameters(self) -> dict[str, Any]:
         """All parameters, defaults resolved."""
         return asdict(self.policy)
+
+    @property
+    def code_sha256(self) -> str:
+        """Of the file that defines the policy; empty for those of magbench."""
+        code = code_of(type(self.policy))
+        return hashlib.sha256(code).hexdigest() if code else ""
 
 
 METHODS: dict[str, Method] = {
@@ -140,15 +182,40 @@ METHODS: dict[str, Method] = {
 """All methods by name."""
 
 
+def all_methods() -> dict[str, Method]:
+    """Ours, then the installed plug-ins; imports none of them."""
+    plug_ins = [
+        PlugIn(point.name, point.dist.metadata["Summary"] or "", f"plug-in {point.dist.name} {point.dist.version}")
+        for point in POLICIES.plug_ins()
+        if point.dist and point.name not in METHODS
+    ]
+    return {**METHODS, **{method.name: method for method in plug_ins}}
+
+
+def split_spec(spec: str) -> tuple[str, str | None]:
+    """`name:parameters` or `path.py:Class:parameters` to name and parameters; None when there are none."""
+    match = re.fullmatch(r"([^:]*\.py(?::\w*)?|[^:]*)(?::(.*))?", spec, re.DOTALL)
+    name, text = match.groups() if match else (spec, None)
+    return name, text
+
+
 def find_method(name: str) -> Method:
-    """The method called `name`.
+    """The method called `name`, which may be `path.py:Class`.
 
     Raises:
-        ConfigError: No such method; the hint names the closest one.
+        ConfigError: No such method, the hint names the closest one; or the file has no such policy.
     """
-    if name not in METHODS:
-        raise ConfigError(f"unknown method {name!r}.", did_you_mean(name, METHODS))
-    return METHODS[name]
+    path, _, cls = name.partition(":")
+    if path.endswith(".py"):
+        path = str(Path(path))
+        policy = policy_in_file(path, cls)
+        summary = (policy.__doc__ or "").strip().partition("\n")[0]
+        return PolicyFile(f"{path}:{cls}", summary, path, policy)
+    known = all_methods()
+    if name not in known:
+        hint = did_you_mean(name, known)
+        raise ConfigError(f"unknown method {name!r}.", f"{hint}; a policy of your own: ./file.py:Class")
+    return known[name]
 
 
 class BudgetError(ConfigError):
@@ -156,7 +223,7 @@ class BudgetError(ConfigError):
 
 
 def parse_method(spec: str, budget: int | None = None) -> BoundMethod:
-    """Read `memrope`, `memrope:alpha_long=0.05,sink=1` or `deep-forcing:budget=9`; imports torch.
+    """Read `memrope`, `memrope:sink=1,window=9`, `deep-forcing:budget=9` or `./mine.py:Mine:sink=1`; imports torch.
 
     Args:
         spec: What the user named.
@@ -167,26 +234,27 @@ def parse_method(spec: str, budget: int | None = None) -> BoundMethod:
         ConfigError: Unknown method or parameter, a bad value, or a budget given twice.
         BudgetError: The policy can't have this budget.
     """
-    name, _, text = spec.partition(":")
+    name, text = split_spec(spec)
     method = find_method(name)
-    defaults, given = method.defaults(), _read_parameters(method, text) if ":" in spec else {}
+    defaults, given = method.defaults(), {} if text is None else _read_parameters(method, text)
     own = given.pop(BUDGET, None)
     if own is not None and budget is not None and own != budget:
         raise ConfigError(f"{spec!r} has a budget of its own, and {budget} frames were asked for.", "drop one of them")
     budget = budget if own is None else own
-    policy, family = method.load(), _label(name, given, defaults)
+    policy, family = method.load(), _label(method.name, given, defaults)
     if budget is None:
-        return BoundMethod(family, method, policy(**{**defaults, **given}), family)
+        return BoundMethod(family, method, _make(method, {**defaults, **given}), family)
     if budget < 1:
         raise ConfigError(f"the budget is {budget} frames.", "use 1 or more")
-    spent = _spend(policy, budget, spec, given)
-    bound = policy(**{**defaults, **spent, **given})
+    spent = _spend(method, budget, spec, given)
+    bound = _make(method, {**defaults, **spent, **given})
     if policy.matched and bound.budget != budget:
+        own = "its own grows with the video" if bound.budget is None else f"its own is {bound.budget}"
         raise BudgetError(
-            f"{spec!r} cannot be given a budget of {budget} frames: its own is {bound.budget}.",
-            f"left out, a budget sets {', '.join(spent)}" if spent else "its class says in `spend` how to use one",
+            f"{spec!r} cannot be given a budget of {budget} frames: {own}{' with ' * bool(spent)}{spelled(spent)}.",
+            f"leave the budget out and set {', '.join(spent)}" if spent else "its class says in `spend` how to use one",
         )
-    return BoundMethod(_label(name, {**spent, **given}, defaults), method, bound, family)
+    return BoundMethod(_label(method.name, {**spent, **given}, defaults), method, bound, family)
 
 
 def bind(spec: str, budget: int | None) -> BoundMethod:
@@ -197,10 +265,19 @@ def bind(spec: str, budget: int | None) -> BoundMethod:
         plain = parse_method(spec)
         joint = "," if ":" in plain.label else ":"
         reason = " ".join(filter(None, (error.message, error.hint)))
-        return replace(plain, label=f"{plain.label}{joint}{BUDGET}={budget}", refusal=reason)
+        return replace(plain, label=f"{plain.label}{joint}{BUDGET}={budget}", refused=budget, refusal=reason)
 
 
-def _spend(policy: "type[CachePolicy]", budget: int, spec: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _make(method: Method, parameters: Mapping[str, Any]) -> "CachePolicy":
+    with telling(f"{method.name} cannot be made"):
+        policy = method.load()(**parameters)
+        frames: object = policy.budget
+    if frames is not None and not isinstance(frames, int):
+        raise ConfigError(f"the budget of {method.name} is {frames!r}.", "make it a whole number of frames, or None")
+    return policy
+
+
+def _spend(method: Method, budget: int, spec: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """What the budget sets.
 
     Raises:
@@ -208,22 +285,34 @@ def _spend(policy: "type[CachePolicy]", budget: int, spec: str, given: Mapping[s
         ConfigError: The user has set the same.
     """
     try:
-        spent = policy.spend(budget)
-        policy(**{**spent, **{key: value for key, value in given.items() if key not in spent}})
+        with telling(f"{method.name} cannot spend a budget of {budget} frames"):
+            spent = method.load().spend(budget)
+        if unknown := [key for key in spent if key not in method.defaults()]:
+            raise BudgetError(
+                f"{method.name} has no parameter {unknown[0]!r} for a budget to set.",
+                "its class says in `spend` which parameters a budget sets, or with `matched = False` that it sets none",
+            )
+        _make(method, {**spent, **{key: value for key, value in given.items() if key not in spent}})
     except ConfigError as error:
         raise BudgetError(error.message, error.hint) from error
     main = next(iter(spent), "")
     if main in given:
         raise ConfigError(
             f"{spec!r} sets {main}, and so does the budget of {budget} frames.",
-            f"drop one of them; that budget is {main}={spent[main]}",
+            f"drop one of them; that budget is {spelled(spent)}",
         )
     return spent
 
 
 def _label(name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
-    changed = [f"{key}={_spell(value)}" for key, value in sorted(given.items()) if value != defaults[key]]
-    return ":".join([name, ",".join(changed)] if changed else [name])
+    changed = {key: value for key, value in sorted(given.items()) if value != defaults[key]}
+    return f"{name}:{spelled(changed)}" if changed else name
+
+
+def spelled(parameters: Mapping[str, Any]) -> str:
+    """Parameters as a user writes them: `adaptive=true,sink=1`."""
+    texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in parameters.items()}
+    return ",".join(f"{name}={text}" for name, text in texts.items())
 
 
 def _read_parameters(method: Method, text: str) -> dict[str, Any]:
@@ -264,7 +353,3 @@ def _convert(method: str, key: str, value: str, kind: Any) -> Any:
     if value not in choices:
         raise ConfigError(f"{key} of {method} must be {expected}, not {value!r}.", f"see magbench show {method}")
     return choices[value]
-
-
-def _spell(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -16,8 +16,9 @@ from magbench.names import slug
 from magbench.options import OWN, RunOptions
 from magbench.records import MethodRecord, RunRecord
 from magbench.runners.execute import Setup
-from magbench.runners.methods import METHODS, BoundMethod, BudgetError, bind, parse_method
+from magbench.runners.methods import BoundMethod, BudgetError, PolicyFile, all_methods, bind, parse_method, split_spec
 from magbench.runners.models import ModelInfo, find_model
+from magbench.runners.user_policies import code_of
 from magbench.store import RunStore
 from magbench.suite import Suite, load_suite, prompt_cases
 
@@ -81,14 +82,15 @@ def prepare(options: RunOptions) -> Prepared:
         git=provenance.git(),
         weights=weights,
     )
-    setup = Setup(out, model.name, device, dtype, metrics)
+    files = {m.method.path: code_of(m.method.policy) for m in methods if isinstance(m.method, PolicyFile)}
+    setup = Setup(out, model.name, device, dtype, metrics, files)
     workers = _default_workers(device) if options.workers is None else options.workers
     return Prepared(plan, setup, record, workers)
 
 
 def default_name(options: RunOptions, suite: Suite) -> str:
     """A folder name that depends on what makes two runs incomparable, so that the same command finds its own run."""
-    named = [slug(method.partition(":")[0] + method.partition(":")[2].join(("-", ""))) for method in options.method]
+    named = [slug("-".join(filter(None, split_spec(method)))) for method in options.method]
     parts = [slug(suite.name), *named]
     if options.model and options.model != suite.model:
         parts.append(slug(options.model))
@@ -165,7 +167,7 @@ def _methods(options: RunOptions, suite: Suite) -> list[BoundMethod]:
     baseline. A method named by itself at one budget must be able to use it; otherwise it is a row without numbers.
     """
     everything = "all" in options.method
-    named = dict.fromkeys(name for given in options.method for name in (METHODS if given == "all" else (given,)))
+    named = dict.fromkeys(name for given in options.method for name in (all_methods() if given == "all" else (given,)))
     budgets: tuple[int | str | None, ...] = options.budget or (suite.budget,)
     if everything and budgets == (None,) and suite.baselines:
         budgets = (parse_method(suite.baselines[0]).policy.budget,)
@@ -212,12 +214,13 @@ def _record(method: BoundMethod, model: ModelInfo) -> MethodRecord:
         label=method.label,
         policy=method.method.name,
         parameters=method.parameters,
-        budget_frames=method.policy.budget,
+        budget_frames=method.refused or method.policy.budget,
         own_budget_frames=parse_method(method.family).policy.budget,
         family=method.family,
         matched=method.policy.matched,
         applicability=applicability,
         reason=reason,
+        code_sha256=method.code_sha256,
     )
 
 

@@ -14,9 +14,9 @@ Entries = list[dict[str, Any]]
 
 
 def _methods() -> Entries:
-    from magbench.runners.methods import METHODS
+    from magbench.runners.methods import all_methods
 
-    return [{"name": m.name, "summary": m.summary, "source": m.source} for m in METHODS.values()]
+    return [{"name": m.name, "summary": m.summary, "source": m.source} for m in all_methods().values()]
 
 
 def _models() -> Entries:

@@ -1,5 +1,6 @@
 """`magbench run`."""
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -7,7 +8,9 @@ import click
 from magbench.cli import console
 from magbench.cli.options import given, options_of
 from magbench.cli.tables import show_failures, show_missing, show_tables
+from magbench.jobs import of_other_code
 from magbench.options import RunOptions
+from magbench.store import RunStore
 
 if TYPE_CHECKING:
     from magbench.runners.prepare import Prepared
@@ -66,3 +69,17 @@ def _announce(prepared: "Prepared") -> None:
             budget = "grows" if method.budget_frames is None else f"{method.budget_frames:g} frames"
             console.note(f"  {method.label}: {method.applicability}, budget {budget}")
     console.note(f"into {setup.root}, {prepared.workers} workers")
+    _announce_edits(prepared)
+
+
+def _announce_edits(prepared: "Prepared") -> None:
+    """Say what becomes of samples that a policy file made before it was edited."""
+    root = prepared.setup.root
+    stored = RunStore.open(root).samples() if RunStore.exists(root) else []
+    rows = {job.method.label for job in prepared.plan.jobs}
+    for label, count in Counter(sample.method.label for sample in of_other_code(prepared.plan, stored)).items():
+        samples = f"{count} sample{'s' if count != 1 else ''}"
+        if label in rows:
+            console.note(f"  {label} has been edited: {samples} of the old code will be replaced")
+        else:
+            console.warn(f"{label} has been edited since its {samples} were made: name it too, to replace them")

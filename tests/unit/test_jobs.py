@@ -13,6 +13,7 @@ from magbench.jobs import (
     ModelIdentity,
     Plan,
     expand,
+    of_other_code,
     reference_method,
     refuse_mixture,
     sample_key,
@@ -74,6 +75,7 @@ PIXELS = [
     {"case": case(schedule=(Switch(at=1, prompt="q"),))},
     {"method": method(policy="other")},
     {"method": method(parameters={"window": 15, "sink": 0})},
+    {"method": method(code_sha256="ab")},
     {"model": model(name="m")},
     {"model": model(weights_sha256="w2")},
     {"model": model(dtype="bfloat16")},
@@ -217,3 +219,17 @@ def test_a_plan_without_a_real_row() -> None:
 def test_a_slug_can_be_a_file_name_of_a_run(text: str, tmp_path: Path) -> None:
     store = RunStore(tmp_path, RunRecord(magbench_version="0", kind="run"))
     assert store.sample_dir(slug(text)).name == slug(text)
+
+
+def test_samples_of_a_policy_file_go_out_of_date_when_it_is_edited() -> None:
+    def row(label: str, code: str) -> MethodRecord:
+        return method(label=label, policy=label.partition(",")[0], code_sha256=code)
+
+    def stored(plan: Plan) -> list[SampleRecord]:
+        return [job.record(status="error", reason="x") for job in plan.jobs]
+
+    old = stored(expand(suite(2), [FIFO, row("mine", "a"), row("mine,2", "a"), row("other", "a")], MODEL))
+    plan = expand(suite(1), [FIFO, row("mine", "b")], MODEL)
+    found = [(sample.method.label, sample.case.id) for sample in of_other_code(plan, old)]
+    assert sorted(found) == [("mine", "c00"), ("mine", "c01"), ("mine,2", "c00"), ("mine,2", "c01")]
+    assert of_other_code(plan, stored(plan)) == ()
