@@ -53,6 +53,10 @@ def pipeline(**changes: Any) -> Wrong:
     return lambda patch, name: roll(name, **changes)
 
 
+def other_warp(patch: MonkeyPatch, name: str) -> Tensor:
+    return roll(name, warp_denoising_step=not meta(name)["config"]["pipeline"]["warp_denoising_step"])
+
+
 def no_recache(patch: MonkeyPatch, name: str) -> Tensor:
     patch.setattr(LongLive, "recache_frames", 0)
     return roll(name)
@@ -158,15 +162,22 @@ def prompt_in_memory_pass(patch: MonkeyPatch, name: str) -> Tensor:
 
 
 def anchor(shown: bool) -> Wrong:
-    """Without the anchor, or with it at its own time indices."""
+    """Windows without the anchor, or with it at its own time indices."""
 
     def wrong(patch: MonkeyPatch, name: str) -> Tensor:
-        real = RollingForcingCache._show
+        real = RollingForcingCache.past
 
-        def show(cache: RollingForcingCache, slots: tuple[int, ...], moved: Any, *rest: Any) -> Past:
-            return real(cache, slots if shown else slots[len(moved) :], (), *rest)
+        def past(cache: RollingForcingCache, chunk: Chunk, q: Tensor, k: Tensor) -> Past:
+            right = real(cache, chunk, q, k)
+            if chunk.kind != "window" or not len(right.sources):
+                return right
+            if shown:
+                return replace(right, frames=right.sources)
+            rest = slice(3 * cache.geometry.tokens_per_frame, None)
+            tokens = {"keys": right.keys[:, rest], "values": right.values[:, rest]}
+            return replace(right, **tokens, frames=right.frames[rest], sources=right.sources[rest])
 
-        patch.setattr(RollingForcingCache, "_show", show)
+        patch.setattr(RollingForcingCache, "past", past)
         return roll(name)
 
     return wrong
@@ -320,7 +331,7 @@ CONTROLS = (
     Control("anchor at rest", anchor(shown=True), of(RollingForcing)),
     Control("window of a chunk less", parameter(window=lambda w: w - 3), of(RollingForcing)),
     Control("other shift", pipeline(timestep_shift=5.0), of(CausVid)),
-    Control("warped the other way", pipeline(warp_denoising_step=True), of(CausVid)),
+    Control("warped the other way", other_warp, of(CausVid)),
     Control("start not encoded again", start_as_it_was, of(CausVid)),
     Control("no start", no_start, of(CausVid)),
 )
