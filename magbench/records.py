@@ -53,6 +53,8 @@ class Timing(Record):
     """Borders between latent frames inside a chunk."""
     update_borders: tuple[int, ...] = ()
     """The chunk borders at which the policy compressed or re-arranged its cache."""
+    switch_borders: tuple[int, ...] = ()
+    """The chunk borders from which another prompt holds."""
 
 
 class Switch(Record):

@@ -8,10 +8,14 @@ direction: a frozen video would win. What has one:
 * border effect: median over pairs across a chunk border, minus median over pairs across a border between latent frames
   inside a chunk. A decoder that turns each latent frame into several pixel frames leaves its own step at those borders;
   only what is beyond that step is the cache's.
-* update effect: the same for chunk borders at which the policy compressed or re-arranged its cache, minus the others.
+* update effect: median over pairs across a chunk border at which the policy compressed or re-arranged its cache, minus
+  median over pairs across the other chunk borders since the first update. Before it the cache was still growing, and
+  the video was younger.
+
+Borders at which the prompt switches count for neither: a new prompt changes the picture whatever the cache does.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -36,6 +40,7 @@ _TIE = 0.005
 """Seconds: candidates this close to equally near count as equally near, since containers round timestamps."""
 
 Values = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 T = TypeVar("T")
 
 
@@ -115,6 +120,29 @@ class Recipe:
         )
 
 
+@dataclass(frozen=True)
+class Seams:
+    """The borders that effects compare, in pixel-frame indices, without those at which the prompt switches."""
+
+    chunk: frozenset[int]
+    """All chunk borders."""
+    latent: frozenset[int]
+    """Borders between latent frames inside a chunk."""
+    update: frozenset[int]
+    """Chunk borders at which the cache was re-arranged."""
+    other: frozenset[int]
+    """Chunk borders at which it wasn't, since it first was; all of them where it never was."""
+
+    @classmethod
+    def of(cls, timing: Timing) -> "Seams":
+        """The borders of a video."""
+        chunk = frozenset(timing.chunk_borders) - set(timing.switch_borders)
+        update = chunk & set(timing.update_borders)
+        since = min(update, default=0)
+        other = frozenset(border for border in chunk - update if border > since)
+        return cls(chunk, frozenset(timing.latent_borders), update, other)
+
+
 class Consecutive:
     """Collects one value per pair, and reduces them."""
 
@@ -136,26 +164,45 @@ class Consecutive:
                 "one frame: nothing to compare" if self._frames == 1 else f"no two frames are {GAP:g} s apart"
             )
         values = np.array(self._values)
-        after, before, times, times_before = (np.array(column) for column in zip(*self._pairs, strict=True))
-        effect = recipe.effect(values)
-        chunk = _crossing(before, after, timing.chunk_borders)
-        latent = _crossing(before, after, timing.latent_borders) & ~chunk
-        update = _crossing(before, after, timing.update_borders)
-        other = _crossing(before, after, set(timing.chunk_borders) - set(timing.update_borders)) & ~update
+        _, _, times, times_before = (np.array(column) for column in zip(*self._pairs, strict=True))
+        effect, across = recipe.effect(values), self._across(timing)
         return Scores(
             {
                 "median": float(np.median(values)),
                 recipe.tail: float(np.percentile(values, 5 if recipe.worse == "lower" else 95)),
                 "spike_rate": _spike_rate(recipe.dissimilarity(values), times, recipe.still),
-                "border_effect": _border_effect(effect, chunk, latent, timing),
-                "update_effect": _update_effect(effect, update, other, timing),
+                "border_effect": _border_effect(effect, across, timing),
+                "update_effect": _update_effect(effect, across, timing),
                 "gap": float(np.median(times - times_before)),
             },
             (Series(name=recipe.name, times=tuple(times.tolist()), values=tuple(self._values)),),
         )
 
+    def medians(self, timing: Timing) -> dict[str, float]:
+        """Median value of the pairs across each kind of border, see `Seams`; no entry where there are none."""
+        values = np.array(self._values)
+        return {kind: float(np.median(values[at])) for kind, at in self._across(timing).items() if at.any()}
 
-def spikes(log_values: Values, times: Values) -> NDArray[np.bool_]:
+    def _across(self, timing: Timing) -> dict[str, Mask]:
+        """For each kind of border, by the names of `Seams`, the pairs with one between their frames."""
+        seams = Seams.of(timing)
+
+        def across(borders: Iterable[int]) -> Mask:
+            sides = np.array(sorted(borders), dtype=np.int64)
+            return np.array(
+                [np.searchsorted(sides, b, "right") < np.searchsorted(sides, a, "right") for a, b, *_ in self._pairs]
+            )
+
+        update, chunk = across(seams.update), across(timing.chunk_borders)
+        return {
+            "chunk": across(seams.chunk),
+            "latent": across(seams.latent) & ~chunk,
+            "update": update,
+            "other": across(seams.other) & ~update,
+        }
+
+
+def spikes(log_values: Values, times: Values) -> Mask:
     """Which values stand out from the +-2 s around them, upwards or downwards.
 
     Args:
@@ -178,37 +225,26 @@ def _spike_rate(dissimilarity: Values, times: Values, still: float) -> float | N
     return float(np.mean(spikes(np.log(np.maximum(dissimilarity, still)), times)))
 
 
-def _crossing(before: Values, after: Values, borders: Sequence[int] | set[int]) -> NDArray[np.bool_]:
-    """Pairs with a border between their frames; border b lies between frames b-1 and b."""
-    sorted_borders = np.array(sorted(borders), dtype=np.int64)
-    return np.asarray(
-        np.searchsorted(sorted_borders, after, "right") > np.searchsorted(sorted_borders, before, "right")
-    )
-
-
-def _border_effect(
-    effect: Values, chunk: NDArray[np.bool_], latent: NDArray[np.bool_], timing: Timing
-) -> float | NotApplicable:
+def _border_effect(effect: Values, across: Mapping[str, Mask], timing: Timing) -> float | NotApplicable:
     if not timing.chunk_borders:
         return NotApplicable("the chunk borders of this video are not known, or it has none")
-    return _difference(effect, chunk, latent, "chunk borders", "latent borders inside chunks")
+    return _difference(effect, across["chunk"], across["latent"], "chunk borders", "latent borders inside chunks")
 
 
-def _update_effect(
-    effect: Values, update: NDArray[np.bool_], other: NDArray[np.bool_], timing: Timing
-) -> float | NotApplicable:
+def _update_effect(effect: Values, across: Mapping[str, Mask], timing: Timing) -> float | NotApplicable:
     if not timing.chunk_borders:
         return NotApplicable("the chunk borders of this video are not known, or it has none")
     if not timing.update_borders:
         return NotApplicable("the policy never re-arranged its cache")
-    if not set(timing.chunk_borders) - set(timing.update_borders):
-        return NotApplicable("the policy re-arranges its cache at every border")
-    return _difference(effect, update, other, "borders with an update", "borders without")
+    seams = Seams.of(timing)
+    if not seams.update:
+        return NotApplicable("the policy re-arranged its cache only where the prompt switched")
+    if not seams.other:
+        return NotApplicable("since its first update the policy re-arranges its cache at every border")
+    return _difference(effect, across["update"], across["other"], "borders with an update", "borders without")
 
 
-def _difference(
-    effect: Values, one: NDArray[np.bool_], other: NDArray[np.bool_], one_name: str, other_name: str
-) -> float | NotApplicable:
+def _difference(effect: Values, one: Mask, other: Mask, one_name: str, other_name: str) -> float | NotApplicable:
     for chosen, name in ((one, one_name), (other, other_name)):
         if chosen.sum() < MIN_PAIRS:
             return NotApplicable(f"{chosen.sum()} pairs across {name} are too few, {MIN_PAIRS} are needed")

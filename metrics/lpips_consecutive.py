@@ -22,6 +22,7 @@ class LPIPSConsecutive(Metric):
     """
 
     name = "lpips_consecutive"
+    version = 2
     title = "Perceptual distance of frames 1/8 s apart; spikes and seams"
     clock = "each frame with the one 1/8 s before"
     needs = Needs(features=("magbench.metrics.backbones:lpips_alex",))

@@ -7,7 +7,7 @@ from magbench.metrics.base import Clip, Info, Metric, NotApplicable, Scores
 from magbench.metrics.consecutive import Consecutive, Pairs, Recipe
 from magbench.metrics.ssim import SSIM_WINDOW, ssim
 
-_RECIPE = Recipe("ssim", "lower", dissimilarity=lambda x: 1 - x, effect=lambda x: x, still=1e-4)
+RECIPE = Recipe("ssim", "lower", dissimilarity=lambda x: 1 - x, effect=lambda x: x, still=1e-4)
 
 
 class SSIMConsecutive(Metric):
@@ -18,9 +18,10 @@ class SSIMConsecutive(Metric):
     """
 
     name = "ssim_consecutive"
+    version = 2
     title = "Structural similarity of frames 1/8 s apart; spikes and seams"
     clock = "each frame with the one 1/8 s before"
-    reductions = _RECIPE.declared(-1, 1)
+    reductions = RECIPE.declared(-1, 1)
 
     def start(self, info: Info) -> NotApplicable | None:
         """Refuse frames smaller than the window."""
@@ -40,4 +41,4 @@ class SSIMConsecutive(Metric):
 
     def finish(self) -> Scores | NotApplicable:
         """Reduce."""
-        return self._collected.scores(_RECIPE, self.info.sample.timing)
+        return self._collected.scores(RECIPE, self.info.sample.timing)

@@ -18,7 +18,7 @@ from magbench.data.video import open_video, video_ref, write_video
 from magbench.errors import MagbenchError, StoreError
 from magbench.jobs import Group, Job, Plan, sample_seed
 from magbench.metrics.engine import is_current, score
-from magbench.records import SampleRecord, Timing, TraceRecord, Track, VideoRef
+from magbench.records import CaseRecord, SampleRecord, Timing, TraceRecord, Track, VideoRef
 from magbench.runners.methods import parse_method
 from magbench.runners.models import ModelInfo, VideoModel, find_model
 from magbench.runners.pool import Death, Pool, WorkerSpec
@@ -134,19 +134,29 @@ def _failed(job: Job, reason: str, hint: str, status: Literal["error", "not_appl
     )
 
 
-def nominal_timing(model: ModelInfo, frames: int, history: int) -> Timing:
-    """Borders of the generated part, in pixel frames.
-
-    Args:
-        model: Gives chunk and stride.
-        frames: Latent frames in all.
-        history: Latent frames given; borders up to its end don't count.
-    """
-    latents = range(history + 1, frames)
+def nominal_timing(model: ModelInfo, case: CaseRecord) -> Timing:
+    """Borders of the generated part, in pixel frames; those up to the end of the given history don't count."""
+    latents = range(case.history_frames + 1, case.frames)
+    switches = switch_frames(case, model.fps, model.stride, model.chunk)
     return Timing(
         chunk_borders=tuple(model.pixel_frames(i) for i in latents if i % model.chunk == 0),
         latent_borders=tuple(model.pixel_frames(i) for i in latents if i % model.chunk),
+        switch_borders=tuple(map(model.pixel_frames, switches)),
     )
+
+
+def measured_timing(model: ModelInfo, case: CaseRecord, trace: Sequence[TraceRecord]) -> Timing:
+    """As `nominal_timing`, with the borders at which the trace says that the cache was re-arranged.
+
+    A chunk's events come before it; those of a re-cache behind the frames that it encodes again.
+    """
+    nominal = nominal_timing(model, case)
+    updates = {
+        model.pixel_frames(t.first_frame + (t.frames if t.kind == "recache" else 0))
+        for t in trace
+        if UPDATE_EVENTS.intersection(t.events)
+    }
+    return nominal.model_copy(update={"update_borders": tuple(b for b in nominal.chunk_borders if b in updates)})
 
 
 class Worker:
@@ -188,7 +198,7 @@ class Worker:
             emit(Event("video", job.method.label, job.case.track, 1))
 
     def _write_reference(self, job: Job, task: Task) -> None:
-        timing = nominal_timing(self.info, job.case.frames, job.case.history_frames)
+        timing = nominal_timing(self.info, job.case)
         history = self.info.pixel_frames(job.case.history_frames)
         if job.method.label == "real":
             self._write_video(job, lambda: iter(render(job.case, job.seed)), timing, (), None)
@@ -267,9 +277,7 @@ class Worker:
             for block in torch.split(latents, DECODE_FRAMES):
                 yield from self.model.decode(block)
 
-        borders = nominal_timing(self.info, job.case.frames, job.case.history_frames)
-        updates = {self.info.pixel_frames(t.first_frame) for t in trace if UPDATE_EVENTS.intersection(t.events)}
-        timing = borders.model_copy(update={"update_borders": tuple(b for b in borders.chunk_borders if b in updates)})
+        timing = measured_timing(self.info, job.case, trace)
         truth = truth_of(job, self.store.sample(real) if real else None)
         self._write_video(job, frames, timing, trace, truth)
 

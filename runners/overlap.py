@@ -30,24 +30,27 @@ class OverlappingRollouts(Rollout):
     def generate(self, chunks: int, switches: Mapping[int, PromptSwitch] | None = None) -> Iterator[Step]:
         """See `Rollout.generate`."""
         last = self.frames // CHUNK_FRAMES + chunks - 1
+        lost: tuple[int, ...] = ()
         while (index := self.frames // CHUNK_FRAMES) <= last:
             if switch := (switches or {}).get(index):
                 self.text = switch.text
             chunk = Chunk(self.frames, CHUNK_FRAMES, "generate", switch is not None, switch is not None and switch.cut)
             step = self._step(chunk, None)
-            full = self.attention.caches[0].frames > (self.policy.budget or 0)
-            yield self._finish(self._start_over(chunk, step) if full and index < last else step)
+            trace = step.trace.model_copy(update={"dropped": lost, "events": ("flush",) * bool(lost)})
+            step, lost = Step(step.latents, trace), ()
+            if index < last and self.attention.caches[0].frames > (self.policy.budget or 0):
+                step, lost = self._start_over(chunk, step)
+            yield self._finish(step)
 
-    def _start_over(self, chunk: Chunk, step: Step) -> Step:
-        """The chunk that was just made, as the first of a fresh rollout."""
-        dropped = tuple(frame for frame in self._restart() if frame < chunk.first)
+    def _start_over(self, chunk: Chunk, step: Step) -> tuple[Step, tuple[int, ...]]:
+        """The chunk that was just made, as the first of a fresh rollout, and the source frames that this one lacks."""
+        lost = tuple(frame for frame in self._restart() if frame < chunk.first)
         start = torch.cat([self._first_frame(step.latents), step.latents[:, 1:]], dim=1)
         opened = self._step(replace(chunk, kind="history"), start)
         cost = {
             name: getattr(step.trace, name) + getattr(opened.trace, name) for name in ("ms", "passes", "keys_passes")
         }
-        kept = {"past_frames": step.trace.past_frames, "kind": "generate", "dropped": dropped, "events": ("flush",)}
-        return Step(start, opened.trace.model_copy(update={**cost, **kept}))
+        return Step(start, step.trace.model_copy(update=cost)), lost
 
     def _restart(self) -> tuple[int, ...]:
         """Empty the cache; returns the source frames it held."""

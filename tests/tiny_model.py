@@ -39,11 +39,16 @@ class TinyModel:
     def encode(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         cells = frames.reshape(len(frames), self.side, 64 // self.side, self.side, 64 // self.side, 3).mean((2, 4))
         colours = torch.from_numpy(cells).float() / 64 - 2
-        mixed = torch.matmul(colours, torch.randn(3, 16, generator=torch.Generator().manual_seed(3)))
-        return mixed.permute(0, 3, 1, 2).to(self.transformer.dtype)
+        return torch.matmul(colours, _mixing()).permute(0, 3, 1, 2).to(self.transformer.dtype)
 
     def decode(self, latents: Tensor) -> npt.NDArray[np.uint8]:
-        raise NotImplementedError
+        colours = torch.matmul(latents.float().cpu().permute(0, 2, 3, 1), torch.linalg.pinv(_mixing()))
+        cells = ((colours + 2) * 64).clamp(0, 255).byte().numpy()
+        return cells.repeat(64 // self.side, 1).repeat(64 // self.side, 2)
+
+
+def _mixing() -> Tensor:
+    return torch.randn(3, 16, generator=torch.Generator().manual_seed(3))
 
 
 def load_tiny(device: str = "cpu", dtype: str = "float32") -> TinyModel:

@@ -128,6 +128,56 @@ def test_update_effect_compares_borders_with_and_without() -> None:
     assert numbers(scores(values, timing))["update_effect"] == pytest.approx(-0.3)
 
 
+def test_the_control_of_the_update_effect_begins_with_the_first_update() -> None:
+    """A video that falls apart while its cache is still growing: the young borders would look like an effect."""
+    timing = chunked(60, 3)
+    timing = timing.model_copy(update={"update_borders": timing.chunk_borders[9::2]})
+    values = np.where(np.arange(59) < 29, 0.9, 0.5)
+    assert numbers(scores(values, timing))["update_effect"] == pytest.approx(0)
+    values[[border - 1 for border in timing.update_borders]] -= 0.1
+    assert numbers(scores(values, timing))["update_effect"] == pytest.approx(-0.1)
+
+
+def test_an_update_is_no_border_effect_and_a_border_no_update_effect() -> None:
+    """Half the borders update. All dip by 0.1, and by 0.2 more where they update."""
+    timing = chunked(61, 3)
+    timing = timing.model_copy(update={"update_borders": timing.chunk_borders[1::2]})
+    values = np.full(60, 0.9)
+    values[[border - 1 for border in timing.chunk_borders]] -= 0.1
+    assert numbers(scores(values, timing))["update_effect"] == pytest.approx(0)
+    values[[border - 1 for border in timing.update_borders]] -= 0.2
+    found = numbers(scores(values, timing))
+    assert found["update_effect"] == pytest.approx(-0.2)
+    assert found["border_effect"] == pytest.approx(-0.2)  # the median of 0.8 and 0.6, minus 0.9
+
+
+def test_where_the_prompt_switches_nothing_is_the_caches_doing() -> None:
+    timing = chunked(60, 3)
+    switches = timing.chunk_borders[::2]
+    values = np.full(59, 0.9)
+    values[[border - 1 for border in switches]] = 0.2
+    told = timing.model_copy(update={"switch_borders": switches})
+    assert numbers(scores(values, timing))["border_effect"] == pytest.approx(-0.7)
+    assert numbers(scores(values, told))["border_effect"] == pytest.approx(0)
+    told = told.model_copy(update={"update_borders": switches})
+    assert "only where the prompt switched" in reason(scores(values, told), "update_effect")
+    told = told.model_copy(update={"update_borders": (*switches, *timing.chunk_borders[1::4])})
+    assert numbers(scores(values, told))["update_effect"] == pytest.approx(0)
+
+
+def test_medians_by_kind_of_border() -> None:
+    timing = chunked(60, 3).model_copy(update={"update_borders": (12, 30, 48), "switch_borders": (21,)})
+    values = np.full(59, 0.9)
+    values[[border - 1 for border in timing.chunk_borders]] = 0.7
+    values[[11, 29, 47]] = 0.4
+    values[:11] = 0.1
+    values[20] = 0.0
+    collected = Consecutive()
+    collected.add(60, [Pair(i + 1, i, (i + 1) / 8, i / 8, None, None) for i in range(59)], values.tolist())
+    assert collected.medians(timing) == pytest.approx({"chunk": 0.7, "latent": 0.9, "update": 0.4, "other": 0.7})
+    assert collected.medians(Timing()) == {}
+
+
 @pytest.mark.parametrize(
     ("update", "says"),
     [((), "never re-arranged"), (tuple(range(3, 60, 3)), "at every border"), ((3,), "1 pairs across borders with")],
