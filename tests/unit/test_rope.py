@@ -49,10 +49,28 @@ def test_single_tokens_agree_with_whole_frames() -> None:
     frames = torch.tensor([9, 4, 4])
     cells = torch.tensor([5, 0, 3])
     assert torch.equal(rope.tokens(frames, cells), whole[[11, 0, 3]])
-    assert torch.equal(rope.tokens(torch.tensor([4] * 6 + [9] * 6)), whole)
+    assert torch.equal(rope.tokens(torch.tensor([4] * 6 + [9] * 6), torch.arange(6).repeat(2)), whole)
     per_item = rope.tokens(torch.stack([frames, frames + 1]), torch.stack([cells, cells]))
     assert torch.equal(per_item[0], whole[[11, 0, 3]])
     assert torch.equal(per_item[1], rope.tokens(frames + 1, cells))
+
+
+@pytest.mark.parametrize("frame", [0, 1023, 1024, 4095, 100_000])
+def test_any_token_at_any_index(frame: int) -> None:
+    """Tables end nowhere, and tokens asked for before do not change what comes after."""
+    rope = Rope(12, 2, 3)
+    x = torch.randn(1, 6, 2, 12, generator=torch.Generator().manual_seed(0))
+    for frames in ([0] * 6, [frame] * 6, [frame, 0, frame, 7, 0, frame]):
+        cells = torch.tensor([5, 1, 0, 3, 2, 4])
+        out = rotate(x, rope.tokens(torch.tensor(frames), cells)).numpy()
+        for token, (time, cell) in enumerate(zip(frames, cells.tolist(), strict=True)):
+            expected = direct(x[0, token, 1].double().numpy(), time, cell // 3, cell % 3)
+            np.testing.assert_allclose(out[0, token, 1], expected, atol=1e-6)
+
+
+def test_no_tokens_have_an_empty_table() -> None:
+    empty = torch.empty(2, 0, dtype=torch.int64)
+    assert Rope(12, 2, 3).tokens(empty, empty).shape == (2, 0, 1, 6)
 
 
 def test_only_the_distance_in_time_matters() -> None:

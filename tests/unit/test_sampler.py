@@ -32,6 +32,28 @@ def test_released_steps() -> None:
     assert FewStepSampler(shift=8.0).timesteps == pytest.approx((1000, 960, 888.8889, 727.2728), abs=1e-3)
 
 
+def test_steps_that_are_timesteps_already() -> None:
+    """CausVid: passed to the model as they are; the noise level is that of the nearest timestep in the table."""
+    sampler = FewStepSampler(steps=(1000, 757, 522), shift=8.0, warp=False)
+    assert sampler.timesteps == (1000.0, 757.0, 522.0)
+    for index, sigma in enumerate((1.0, 0.756757, 0.521739)):
+        torch.testing.assert_close(sampler.clean(index, NOISE, CLEAN), NOISE - sigma * CLEAN, atol=3e-6, rtol=0)
+    moved = FewStepSampler(steps=(1000, 757, 522), warp=False)
+    assert moved.timesteps == sampler.timesteps
+    assert (moved.clean(2, NOISE, CLEAN) - sampler.clean(2, NOISE, CLEAN)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("sampler", [FewStepSampler(), OdeSampler(steps=3), OdeSampler(steps=3, shift=5.0)])
+def test_clean_is_where_the_flow_points(sampler: Sampler) -> None:
+    """From every pass the perfect flow points to the same latents, which the last step returns."""
+    noisy = NOISE
+    for index, timestep in enumerate(sampler.timesteps):
+        flow = (noisy - CLEAN) / (timestep / 1000)
+        torch.testing.assert_close(sampler.clean(index, noisy, flow), CLEAN, atol=1e-5, rtol=0)
+        noisy = sampler.step(index, noisy, flow, lambda: NOISE)
+    torch.testing.assert_close(noisy, CLEAN, atol=1e-5, rtol=0)
+
+
 def test_sigma_takes_the_nearest_level() -> None:
     schedule = Schedule(5.0)
     assert schedule.sigma(0) == pytest.approx(0.00498008, abs=1e-8)
