@@ -170,7 +170,7 @@ MODELS: dict[str, ModelInfo] = {
         title="embedded 64x64 model of a procedural world; checks software and metrics, is no evidence about Wan",
         loader="magbench.runners.mini.model:load_mini",
         package="magbench.runners.mini",
-        weights=("transformer.safetensors", "text.safetensors", "vae.safetensors"),
+        weights=("transformer.safetensors", "text.safetensors", "vae.safetensors", "memory.safetensors"),
         fps=FPS,
         fits=(
             Fit("full", {}, "trained on whole clips"),

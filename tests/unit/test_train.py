@@ -13,7 +13,7 @@ from magbench.metrics.judge import load_judge
 from magbench.runners.mini import clips, train_flow
 from magbench.runners.mini.batches import MIXES, SINK, TRAINED_SPAN, Batch, draw_batch
 from magbench.runners.mini.clips import GENERATOR_SEEDS, HELD_OUT_SEEDS, encode_clips, training_world
-from magbench.runners.mini.model import PARTS, WEIGHTS, MiniModel, load_mini, read_config, save_part
+from magbench.runners.mini.model import MEMORY, PARTS, WEIGHTS, MiniModel, load_mini, read_config, save_part
 from magbench.runners.mini.teacher_forcing import draw_sigmas, flow_loss
 from magbench.runners.mini.train_flow import MiniGenerator
 from magbench.runners.mini.training import Schedule, step_seed, train
@@ -186,7 +186,7 @@ def test_the_shipped_model_reads_the_prompt(model: MiniModel) -> None:
 
 def test_weights_are_small_and_described(model: MiniModel) -> None:
     files = [*WEIGHTS.glob("*.safetensors"), JUDGE_WEIGHTS]
-    assert {file.stem for file in WEIGHTS.glob("*.safetensors")} == set(PARTS)
+    assert {file.stem for file in WEIGHTS.glob("*.safetensors")} == {*PARTS, MEMORY}
     assert sum(file.stat().st_size for file in files) <= 8_000_000
     assert model.config["trained_span_frames"] == TRAINED_SPAN
     assert OdeSampler(**model.config["sampler"]) == model.sampler

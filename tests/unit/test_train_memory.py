@@ -1,15 +1,20 @@
-"""The memory stage: what its loss shows, and that a kill changes nothing."""
+"""The memory stage: what its loss shows, that a kill changes nothing, and the network it made."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from magbench.errors import MissingWeightsError
 from magbench.runners.mini import train_memory
-from magbench.runners.mini.model import MiniModel, load_mini
+from magbench.runners.mini.model import MEMORY, WEIGHTS, MiniModel, load_mini, save_part
 from magbench.runners.mini.teacher_forcing import flow_loss
-from magbench.runners.mini.train_memory import Network, rebuild, third_frames
+from magbench.runners.mini.train_memory import Network, rebuild, rebuilt_psnr, third_frames
+from magbench.runners.models import find_model
 from magbench.runners.wan.configs import TransformerConfig
 from magbench.runners.wan.rope import Rope
 from magbench.runners.wan.sampler import OdeSampler
@@ -93,3 +98,38 @@ def test_two_steps_survive_a_kill_and_train_only_the_blocks(
     start = model.transformer.state_dict()
     moved = {name for name, value in whole.items() if (value != start[name]).any()}
     assert moved == {name for name in start if name.startswith("blocks.")}
+
+
+def test_the_shipped_network_differs_from_the_generator_in_its_blocks_only(model: MiniModel) -> None:
+    assert model.memory is not None
+    generator, memory = model.transformer.state_dict(), model.memory.state_dict()
+    stored = load_file(WEIGHTS / "memory.safetensors")
+    assert set(stored) == {name for name in generator if name.startswith("blocks.")}
+    for name, value in memory.items():
+        assert torch.equal(value, stored[name].float() if name in stored else generator[name])
+        assert torch.equal(value, generator[name]) == (name not in stored)
+    assert not any(value.requires_grad for value in model.memory.parameters())
+
+
+def test_the_shipped_network_rebuilds_chunks_and_the_generator_can_read_it(model: MiniModel) -> None:
+    assert model.memory is not None
+    psnr = rebuilt_psnr(model, model.memory, 8, worlds=8)
+    assert psnr["memory to memory"] > max(psnr["generator to generator"], psnr["held"]) + 1
+    assert psnr["memory to generator"] > psnr["generator to generator"] - 1
+
+
+def test_the_weights_decide_the_identity_and_a_missing_file_is_named() -> None:
+    info = find_model("mini")
+    assert set(info.weights) == {file.name for file in WEIGHTS.glob("*.safetensors")}
+    with pytest.raises(MissingWeightsError, match=r"model 'mini' lacks its file 'absent\.safetensors'"):
+        replace(info, weights=("absent.safetensors",)).weights_sha256()
+
+
+def test_without_its_file_there_is_no_memory_network_and_another_file_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(WEIGHTS, folder)
+    (folder / "memory.safetensors").unlink()
+    assert load_mini(folder=folder).memory is None
+    save_part(MEMORY, {"blocks.0.norm3.bias": torch.zeros(128)}, folder)
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"0\.modulation\""):
+        load_mini(folder=folder)
