@@ -118,25 +118,34 @@ class Tokens:
         """Append."""
         return Tokens(*(torch.cat(tensors, dim=1) for tensors in zip(self.all, *(o.all for o in others), strict=True)))
 
+    def sources(self) -> set[int]:
+        """Source frames, of all rows."""
+        return set(torch.unique(self.frames[~self.padding]).tolist())
+
+    @property
+    def lengths(self) -> Tensor:
+        """How many tokens each row has, int64 [B]."""
+        return (~self.padding).sum(1)
+
     @property
     def all(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Every tensor."""
         return self.keys, self.values, self.frames, self.cells, self.chosen, self.padding
 
 
-def choose(scores: Tensor, barred: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def choose(scores: Tensor, barred: Tensor, count: int | Tensor) -> tuple[Tensor, Tensor]:
     """The tokens with the largest scores, in order; ties go to the older one.
 
     Args:
         scores: fp32 [B, T].
         barred: Those that may not be chosen, bool [B, T].
-        count: How many to choose.
+        count: How many to choose, of each row [B, 1] or of all.
 
     Returns:
-        Indices int64 [B, C] ascending, C at most `count`, and which of them are none, since a row had too few: bool.
+        Indices int64 [B, C] ascending, C as many as the longest row has, and which of them are none: bool.
     """
-    ranked = scores.masked_fill(barred, -math.inf).sort(dim=1, descending=True, stable=True).indices[:, :count]
-    none = barred.gather(1, ranked)
+    ranked = scores.masked_fill(barred, -math.inf).sort(dim=1, descending=True, stable=True).indices
+    none = barred.gather(1, ranked) | (torch.arange(scores.shape[1], device=scores.device) >= count)
     index = ranked.masked_fill(none, scores.shape[1]).sort(dim=1).values
     index = index[:, : int((~none).sum(1).max())]
     missing = index == scores.shape[1]
@@ -151,25 +160,25 @@ class DeepForcingCache(LayerCache):
         self.tokens = self._fresh((), geometry.empty(), geometry.empty())
         self.queries: Tensor | None = None
         """Sum of the rotated queries of the last clean pass's last frames, fp32 [B, heads, d]."""
-        self.shift = 0
-        """How far the sink has moved."""
-        self._base: int | None = None
+        self.shift = [0] * geometry.batch
+        """How far each row's sink has moved."""
+        self._base: list[int | None] = [None] * geometry.batch
 
     def past(self, chunk: Chunk, q: Tensor, k: Tensor) -> Past:
-        """Compress where cache and chunk are too much; show chosen tokens at their own indices, the sink moved."""
+        """Compress rows whose cache and chunk are too much; show chosen tokens at their own indices, the sink moved."""
         size, sink = self.geometry.tokens_per_frame, self.policy.sink * self.geometry.tokens_per_frame
-        before = set(self.tokens.frames[~self.tokens.padding].tolist())
+        dropped: tuple[int, ...] = ()
         compressed = self.tokens.keys.shape[1] + q.shape[1] > self.policy.window * size
         if compressed:
+            before = self.tokens.sources()
             self._compress(chunk, q)
+            dropped = tuple(sorted(before - self.tokens.sources()))
         tokens = self.tokens
-        held = ~tokens.padding
-        dropped = tuple(sorted(before - set(tokens.frames[held].tolist())))
         room = tokens.values.new_empty(tokens.values.shape[0], q.shape[1], *tokens.values.shape[2:])
         values = torch.cat([tokens.values, room], dim=1)
         self.tokens = replace(tokens, values=values[:, : tokens.keys.shape[1]])
         shown = tokens.frames.clone()
-        shown[:, :sink] += self.shift
+        shown[:, :sink] += torch.tensor(self.shift, device=shown.device)[:, None]
         return Past(
             tokens.keys,
             values,
@@ -177,7 +186,7 @@ class DeepForcingCache(LayerCache):
             sources=tokens.frames,
             own_frames=chunk.span,
             cells=tokens.cells,
-            padding=None if bool(held.all()) else tokens.padding,
+            padding=tokens.padding if bool(tokens.padding.any()) else None,
             dropped=dropped,
             events=("compress",) if compressed else (),
         )
@@ -215,18 +224,20 @@ class DeepForcingCache(LayerCache):
         rotated = self.geometry.rotate(middle.keys, middle.frames, middle.cells)
         scores = torch.einsum("bhd,bthd->bt", asked, rotated.float())
         scores = scores / (math.sqrt(q.shape[-1]) * q.shape[-2])
-        count = (policy.keep - policy.sink - policy.recent) * size
-        index, missing = choose(scores, middle.padding | (middle.chosen >= policy.reuse), count)
+        full = self.tokens.lengths[:, None] + q.shape[1] > policy.window * size
+        count = torch.where(full, (policy.keep - policy.sink - policy.recent) * size, total)
+        index, missing = choose(scores, middle.padding | (full & (middle.chosen >= policy.reuse)), count)
         chosen = middle.gather(index, missing)
-        chosen = replace(chosen, chosen=chosen.chosen + 1)
+        chosen = replace(chosen, chosen=chosen.chosen + full)
         self.tokens = self.tokens[:sink].join(chosen, self.tokens[total - newest :])
-        self._move_sink(chunk.first, self.tokens.keys.shape[1] // size + chunk.frames)
+        for row in full[:, 0].nonzero()[:, 0].tolist():
+            self._move_sink(row, chunk.first - int(self.tokens.lengths[row]) // size - chunk.frames)
 
-    def _move_sink(self, first: int, kept: int) -> None:
-        """The sink begins `kept` frames before the chunk, up to where it was placed first."""
-        target = first - kept
-        self.shift += self.policy.window - self.policy.keep if self._base is None else target - self._base
-        self._base = target
+    def _move_sink(self, row: int, target: int) -> None:
+        """A row's sink moves by as much as `target` did, the frame that is as far back as the row is long."""
+        base = self._base[row]
+        self.shift[row] += self.policy.window - self.policy.keep if base is None else target - base
+        self._base[row] = target
 
     def _sum(self, q: Tensor, chunk: Chunk, last: int) -> Tensor:
         """Sum of the last `last` queries, rotated to the chunk's own indices: fp32 [B, heads, d]."""
