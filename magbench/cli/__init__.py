@@ -21,6 +21,7 @@ COMMANDS = {
     "gate": "magbench.cli.gate:command",
     "list": "magbench.cli.listing:command",
     "show": "magbench.cli.show:command",
+    "check-policy": "magbench.cli.check_policy:command",
     "doctor": "magbench.cli.doctor:command",
 }
 """Command names and where they are, in the order of `--help`."""

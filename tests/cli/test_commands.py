@@ -143,3 +143,32 @@ def test_version_and_help() -> None:
     help_ = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in ("run", "score", "report", "list", "show", "doctor"):
         assert f"\n  {name} " in help_.stdout
+
+
+def test_check_policy_says_what_fails(tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    head = "from magbench.runners.policies.fifo import *\n\n@dataclass(frozen=True)\n"
+    good = f"{head}class Mine(Fifo):\n    window: int = 6\n"
+    (tmp_path / "mine.py").write_text(good)
+    done = invoke("check-policy", "./mine.py:Mine")
+    assert done.code == 0, done.out
+    lines = done.out.splitlines()
+    assert (lines[0], lines[-1]) == ("mine.py:Mine", "all 12 checks passed")
+    assert lines[3].startswith("  ok      memory       The cache reaches its budget, never shows more, ")
+    assert lines[3].endswith(" (3 past frames)")
+    (tmp_path / "mine.py").write_text(f"{good}    @property\n    def budget(self): return 4\n")
+    done = invoke("check-policy", "./mine.py:Mine", "--json")
+    assert done.code == 1
+    found = json.loads(done.out)
+    assert (found["method"], found["ok"], len(found["checks"])) == ("mine.py:Mine", False, 12)
+    assert [check["name"] for check in found["checks"] if not check["ok"]] == ["budget", "memory"]
+    (tmp_path / "mine.py").write_text(f"{good}    def layer(self, geometry): return 1 / 0\n")
+    done = invoke("check-policy", "./mine.py:Mine")
+    assert done.code == 1
+    assert done.out.splitlines()[1:] == [
+        "  FAILED  runs         ZeroDivisionError: division by zero (mine.py, line 6)",
+        "nothing else can be checked until it runs",
+    ]
+    done = invoke("check-policy", "./mine.py:Yours")
+    assert (done.code, done.out) == (2, "")
+    assert "error: 'mine.py' defines no class 'Yours'" in done.err
