@@ -69,9 +69,10 @@ class Efficiency(Metric):
 
     def _series(self, chunks: Sequence[TraceRecord]) -> Iterator[Series]:
         """Time and cached frames of each chunk, at the second where it begins."""
-        starts = (self.info.sample.history_frames, *self.info.sample.timing.chunk_borders)
-        if len(starts) == len(chunks):
-            times = tuple(start / self.info.fps for start in starts)
+        sample = self.info.sample
+        starts = (sample.history_frames, *sample.timing.chunk_borders)
+        if sample.video and len(starts) == len(chunks):
+            times = tuple(start / sample.video.fps for start in starts)
             yield Series(name="chunk_ms", times=times, values=tuple(chunk.ms for chunk in chunks), unit="ms")
             cached = tuple(chunk.cached_frames for chunk in chunks)
             yield Series(name="cached_frames", times=times, values=cached, unit="frames")

@@ -21,7 +21,7 @@ TRACE = [row(0, "history", 9999, 50, 50, 9999), row(1, "generate", 100, 3, 6, 30
 def scored(history: int, timing: Timing | None = None) -> Efficiency:
     metric = Efficiency()
     record = sample(12, history_frames=history, timing=timing)
-    metric.start(Info(record, 8, 0, 0, 0, TRACE))
+    metric.start(Info(record, 0, 0, 0, 0, TRACE))
     return metric
 
 
