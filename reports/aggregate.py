@@ -1,13 +1,28 @@
 """Records to the report: aggregate samples, compare with the baseline, rank."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
+from statistics import fmean
 
 from magbench.errors import ConfigError
-from magbench.records import MethodRecord, MetricRecord, RunRecord, SampleRecord, State, TraceRecord
+from magbench.records import MetricRecord, RunRecord, SampleRecord, State, TraceRecord
 from magbench.reports.curves import Entry, panels, timeline
-from magbench.reports.model import EFFICIENCY, Cell, Column, Cost, Failure, Missing, Report, Row, TrackReport, lookup
+from magbench.reports.model import (
+    EFFICIENCY,
+    Cell,
+    Column,
+    Cost,
+    Failure,
+    Missing,
+    Report,
+    Row,
+    TrackReport,
+    Use,
+    lookup,
+)
 from magbench.stats import Difference, case_means, holm, mean_estimate, paired_difference, rank_intervals
+from magbench.traces import generated
 
 LEVEL = 0.05
 MOTION, FREEZING = "motion@default/magnitude", "motion@default/freeze_share"
@@ -68,21 +83,20 @@ def _track(
     methods = [label for label in order if label in by_label]
     references = sorted((label for label in by_label if label not in methods), key=_reference_order)
     expected = sorted({pair for found in by_label.values() for pair in found})
-    own = {label for label in methods if _entry_method(by_label[label]).applicability == "external"}
+    own = {entry.sample.method.label for entry in entries if entry.sample.method.applicability == "external"}
     base = baseline if baseline in methods else methods[0] if methods else ""
     if all(label == base or by_label[label].keys().isdisjoint(by_label[base]) for label in methods):
         base = ""
     columns = _columns(entries, primary)
     rows = [
-        _row(
-            label, label in references, by_label[label], columns, sorted(by_label[label]) if label in own else expected
-        )
+        _row(by_label[label], columns, sorted(by_label[label]) if label in own else expected)
         for label in methods + references
     ]
     columns = _headlines(columns, rows)
     values = {row.label: {c.key: _case_values(by_label[row.label], c) for c in columns} for row in rows}
-    rows = _compare(rows, columns, values, base)
-    rows = _rank([_unrank(row, columns, values) for row in rows], columns, values)
+    rows = _compare(_pair(rows, base), columns, values)
+    rows = [replace(row, unranked="; ".join(filter(None, _unranked(row, columns, values)))) for row in rows]
+    rows = _rank(rows, columns, values)
     place = {row.label: index for index, row in enumerate(rows)}
     entries = sorted(entries, key=lambda e: (e.sample.case.id, e.sample.seed, place[e.sample.method.label]))
     return TrackReport(
@@ -97,10 +111,6 @@ def _track(
         missing=tuple(_missing(entries)),
         entries=tuple(entries),
     )
-
-
-def _entry_method(entries: Mapping[tuple[str, int], Entry]) -> MethodRecord:
-    return next(iter(entries.values())).sample.method
 
 
 def _reference_order(label: str) -> tuple[int, str]:
@@ -153,25 +163,32 @@ def _headlines(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, 
 
 
 def _row(
-    label: str,
-    reference: bool,
-    entries: Mapping[tuple[str, int], Entry],
-    columns: Sequence[Column],
-    expected: Sequence[tuple[str, int]],
+    entries: Mapping[tuple[str, int], Entry], columns: Sequence[Column], expected: Sequence[tuple[str, int]]
 ) -> Row:
-    method = _entry_method(entries)
-    traces = [record for entry in entries.values() for record in entry.trace]
-    passes = [record for record in traces if record.kind != "history"]
-    cost = None
-    if passes:
-        cost = Cost(
-            past_peak=max(r.past_frames for r in passes),
-            past_mean=sum(r.past_frames for r in passes) / len(passes),
-            cache_peak=max(r.cache_bytes for r in traces),
-            state_peak=max(r.state_bytes for r in traces),
-        )
     cells = {column.key: _cell(entries, column, expected) for column in columns}
-    return Row(label, reference, method.applicability, method.reason, cells, cost)
+    return Row(next(iter(entries.values())).sample.method, cells, _cost(entries.values()))
+
+
+def _cost(entries: Iterable[Entry]) -> Cost | None:
+    cases: dict[str, list[list[TraceRecord]]] = {}
+    for entry in entries:
+        if chunks := generated(entry.trace):
+            cases.setdefault(entry.sample.case.id, []).append(chunks)
+    if not cases:
+        return None
+
+    def use(name: str) -> Use:
+        means = {case: [fmean(getattr(c, name) for c in chunks) for chunks in seeds] for case, seeds in cases.items()}
+        peak = max(getattr(c, name) for seeds in cases.values() for chunks in seeds for c in chunks)
+        return Use(peak, fmean(case_means(means).values()))
+
+    return Cost(
+        past_frames=use("past_frames"),
+        keys_passes=use("keys_passes"),
+        cache_bytes=use("cache_bytes"),
+        state_bytes=use("state_bytes"),
+        network_bytes=int(use("network_bytes").peak),
+    )
 
 
 def _cell(entries: Mapping[tuple[str, int], Entry], column: Column, expected: Sequence[tuple[str, int]]) -> Cell:
@@ -211,13 +228,25 @@ Values = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Row label -> column key -> case -> mean over its seeds."""
 
 
-def _compare(rows: Sequence[Row], columns: Sequence[Column], values: Values, base: str) -> list[Row]:
-    """Add the paired differences to the baseline, and their marks."""
+def _pair(rows: Sequence[Row], base: str) -> list[Row]:
+    """Find what each method is compared with: the baseline at the same budget, else the baseline itself."""
+    family = next((row.family for row in rows if row.label == base), None)
+    same = {row.block: row.label for row in rows if row.family == family and row.applies}
+
+    def partner(row: Row) -> str:
+        twin = same.get(row.block, base)
+        return "" if row.reference or row.label == base else base if twin == row.label else twin
+
+    return [replace(row, against=partner(row)) for row in rows]
+
+
+def _compare(rows: Sequence[Row], columns: Sequence[Column], values: Values) -> list[Row]:
+    """Add the paired differences to what each row is compared with, and their marks."""
     differences: dict[tuple[str, str], Difference] = {}
     for row in rows:
         for column in columns:
-            mine, other = values[row.label][column.key], values.get(base, {}).get(column.key, {})
-            if not row.reference and row.label != base and any(case in other for case in mine):
+            mine, other = values[row.label][column.key], values.get(row.against, {}).get(column.key, {})
+            if any(case in other for case in mine):
                 differences[row.label, column.key] = paired_difference(mine, other)
     primary = {column.key for column in columns if column.primary}
     family = [at for at, d in differences.items() if at[1] in primary and d.p is not None]
@@ -246,36 +275,44 @@ def _mark(d: Difference, adjusted: float | None, column: Column) -> str:
     return sign if column.primary else f"({sign})"
 
 
-def _unrank(row: Row, columns: Sequence[Column], values: Values) -> Row:
-    """A frozen video wins many metrics: with less than half the motion of the real row it is not ranked."""
+def _unranked(row: Row, columns: Sequence[Column], values: Values) -> Iterator[str]:
+    """Why a method is not ranked: its budget can't be chosen, or it has less than half the motion of the real row.
+
+    A frozen video wins many metrics.
+    """
+    if not row.method.matched:
+        budget = row.method.budget_frames
+        seen = "all past frames" if budget is None else f"{budget:g} past frames"
+        yield f"unmatched: sees {seen} whatever the budget"
     if row.reference or not {MOTION, FREEZING} <= {column.key for column in columns}:
-        return row
+        return
     frozen = row.cells[FREEZING].estimate
     if frozen and frozen.value >= FROZEN:
-        return replace(row, unranked=f"unranked: frozen for {100 * frozen.value:.0f} % of the time")
+        yield f"unranked: frozen for {100 * frozen.value:.0f} % of the time"
+        return
     mine, real = values[row.label][MOTION], values.get("real", {}).get(MOTION, {})
     common = [case for case in mine if case in real]
     moved, reference = sum(mine[case] for case in common), sum(real[case] for case in common)
     if reference > 0 and moved < reference / 2:
-        share = f"{100 * moved / reference:.0f} %"
-        return replace(row, unranked=f"unranked: its motion is {share} of the real row's, below half")
-    return row
+        yield f"unranked: its motion is {100 * moved / reference:.0f} % of the real row's, below half"
 
 
 def _rank(rows: Sequence[Row], columns: Sequence[Column], values: Values) -> list[Row]:
-    """Sort methods by the first primary endpoint and give each the ranks that the data allow."""
-    references = [row for row in rows if row.reference]
-    methods = [row for row in rows if not row.reference]
+    """Sort the methods of each block by the first primary endpoint and give each the ranks that the data allow."""
+    blocks = groupby(sorted(rows, key=lambda row: row.block), key=lambda row: row.block)
     if not columns or not columns[0].primary or columns[0].direction == "none":
-        return methods + references
-    first = columns[0]
+        return [row for _, members in blocks for row in members]
+    first, found = columns[0], []
     sign = 1.0 if first.direction == "higher" else -1.0
-    ranked = [row for row in methods if not row.unranked and row.cells[first.key].estimate]
-    ranked.sort(key=lambda row: -sign * _level(row, first))
-    others = [row for row in methods if row not in ranked]
-    oriented = {row.label: {k: sign * v for k, v in values[row.label][first.key].items()} for row in ranked}
-    ranks = rank_intervals(oriented, 1 - LEVEL)
-    return [replace(row, rank=ranks.get(row.label)) for row in ranked] + others + references
+    for _, members in blocks:
+        block = list(members)
+        ranked = [row for row in block if not row.reference and not row.unranked and row.cells[first.key].estimate]
+        ranked.sort(key=lambda row: -sign * _level(row, first))
+        oriented = {row.label: {k: sign * v for k, v in values[row.label][first.key].items()} for row in ranked}
+        ranks = rank_intervals(oriented, 1 - LEVEL) if len(ranked) > 1 else {}
+        found += [replace(row, rank=ranks.get(row.label)) for row in ranked]
+        found += [row for row in block if row.label not in oriented]
+    return found
 
 
 def _level(row: Row, column: Column) -> float:

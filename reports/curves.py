@@ -1,7 +1,7 @@
 """Series of samples to mean curves of methods, and when things happened on the way."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -55,6 +55,10 @@ class Panel:
         """`metric@profile · series`."""
         return f"{self.metric} · {self.series}"
 
+    def only(self, labels: Container[str]) -> "Panel":
+        """The panel with these rows alone."""
+        return replace(self, curves=tuple(curve for curve in self.curves if curve.label in labels))
+
 
 @dataclass(frozen=True)
 class Timeline:
@@ -65,6 +69,10 @@ class Timeline:
     chunk_borders: tuple[float, ...]
     events: Mapping[str, tuple[float, ...]]
     """Method -> when its cache evicted, absorbed, compressed or re-arranged something, in any case."""
+
+    def only(self, labels: Container[str]) -> "Timeline":
+        """The timeline of these methods alone."""
+        return replace(self, events={label: at for label, at in self.events.items() if label in labels})
 
 
 def origin(sample: SampleRecord) -> float:

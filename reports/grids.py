@@ -1,13 +1,17 @@
 """Tables in words, without a format; `magbench.reports.tables` writes them down."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 from magbench.records import Direction
-from magbench.reports.model import MIB, Cell, Column, Cost, Row, TrackReport, lookup
+from magbench.reports.model import MIB, Cell, Column, Cost, Row, TrackReport, Use, lookup
+from magbench.reports.sweep import shown
 from magbench.stats import MIN_CASES_INTERVAL, MIN_CASES_TEST, TOO_FEW_TO_TEST
 
 ARROWS: dict[Direction, str] = {"higher": "↑", "lower": "↓", "none": ""}
+ALWAYS = 3
+"""Columns of cost that stay however narrow the terminal: past frames, keys × passes, keys and values."""
 SHORT = {"training-free transfer": "transfer", "not applicable": "", "external": ""}
 """Applicability in a table; the legend has the whole word."""
 
@@ -71,23 +75,22 @@ def headline(track: TrackReport) -> Grid:
     """The short table: methods and references down, primary endpoints and key columns across."""
     notes = Notes()
     header = [("method",), *(_column_lines(column) for column in track.headline)]
-    costed = any(row.cost for row in track.rows)
-    if costed:
-        header += [("past", "frames", "peak"), ("K/V", "MiB", "peak")]
+    sizes = _sizes(track)
+    header += sizes
     speed = next((c for c in track.columns if c.key == "efficiency@default/fps"), None)
     if speed:
         header.append(("speed", "frames/s"))
 
     def line(row: Row) -> tuple[Item, ...]:
-        items = [_label(row, track, notes), *(_item(row.cells[c.key], notes) for c in track.headline)]
-        if costed:
-            items += [Item(_cost(row.cost, "past")), Item(_cost(row.cost, "cache"))]
+        items = [_label(row, notes), *(_item(row, column, notes) for column in track.headline)]
+        items += [tell(row.cost) if row.cost else Item("–") for tell in sizes.values()]
         if speed:
-            items.append(Item("–") if row.reference else _plain(row.cells[speed.key], notes))
+            items.append(Item("–") if row.reference else replace(_item(row, speed, notes), detail="", mark=""))
         return tuple(items)
 
-    groups = tuple(tuple(line(row) for row in rows) for rows in (track.methods, track.references) if rows)
-    spare = [1 + index for index, column in enumerate(track.headline) if not column.primary]
+    groups = tuple(tuple(map(line, rows)) for _, rows in groupby(track.rows, lambda row: row.block))
+    less = [index for index, column in enumerate(track.headline, 1) if not column.primary]
+    spare = [*range(1 + len(track.headline) + min(len(sizes), ALWAYS), len(header)), *less]
     return Grid(_title(track), tuple(header), groups, tuple(notes.texts), _legend(track), tuple(reversed(spare)))
 
 
@@ -96,7 +99,7 @@ def levels(track: TrackReport) -> Grid:
     notes = Notes()
     header = (("metric",), *((row.label,) for row in track.rows))
     groups = tuple(
-        tuple((_endpoint(column), *(_item(row.cells[column.key], notes) for row in track.rows)) for column in columns)
+        tuple((_endpoint(column), *(_item(row, column, notes) for row in track.rows)) for column in columns)
         for columns in (
             [c for c in track.columns if c.primary],
             [c for c in track.columns if not c.primary and c.quality],
@@ -108,11 +111,11 @@ def levels(track: TrackReport) -> Grid:
 
 
 def differences(track: TrackReport) -> Grid:
-    """Paired differences to the baseline: columns of the model down, methods across."""
+    """Paired differences to what each method is compared with: columns of the model down, methods across."""
     notes = Notes()
-    rows = [row for row in track.methods if row.label != track.baseline]
+    rows = [row for row in track.methods if any(cell.difference for cell in row.cells.values())]
     shown = [c for c in track.columns if any(row.cells[c.key].difference for row in rows)]
-    header = (("metric",), *((f"{row.label} − {track.baseline}",) for row in rows))
+    header = (("metric",), *((f"{row.label} − {row.against}",) for row in rows))
 
     def item(cell: Cell) -> Item:
         d = cell.difference
@@ -137,15 +140,15 @@ def differences(track: TrackReport) -> Grid:
         "pₐ: Holm-adjusted over the track's primary comparisons; p: exploratory, not adjusted; "
         "MDE: smallest difference found with power 0.8",
     )
-    return Grid(f"{_title(track)}: differences to {track.baseline}", header, groups, tuple(notes.texts), legend)
+    return Grid(f"{_title(track)}: differences to {against(track)}", header, groups, tuple(notes.texts), legend)
 
 
 def case_grid(track: TrackReport, case: str, seed: int) -> Grid:
-    """One case and seed: rows down, headline columns across."""
-    notes = Notes()
+    """One case and seed: rows down, headline columns across. Of a large sweep, the rows that have players."""
+    notes, labels = Notes(), {row.label for row in shown(track)}
     lines = []
     for entry in track.entries:
-        if (entry.sample.case.id, entry.sample.seed) != (case, seed):
+        if (entry.sample.case.id, entry.sample.seed) != (case, seed) or entry.sample.method.label not in labels:
             continue
         items = [Item(entry.sample.method.label)]
         for column in track.headline:
@@ -162,16 +165,35 @@ def _title(track: TrackReport) -> str:
     return f"{track.name} ({track.cases} case{'s' if track.cases != 1 else ''})"
 
 
-def _label(row: Row, track: TrackReport, notes: Notes) -> Item:
-    what = "" if row.reference else SHORT.get(row.applicability, row.applicability)
-    texts = [row.unranked, f"{row.label}: {row.reason}" if row.reason else ""]
+def _label(row: Row, notes: Notes) -> Item:
+    what = "" if row.reference else SHORT.get(row.method.applicability, row.method.applicability)
     rank = ""
     if row.rank:
         low, high = row.rank
         rank = f"rank {low}" if low == high else f"rank {low}–{high}"
     elif row.unranked:
-        rank = "unranked"
-    return Item(row.label, ", ".join(filter(None, (rank, what))), "", notes.number(texts))
+        rank = row.unranked.partition(":")[0]
+    numbers = notes.number([row.unranked, row.method.reason])
+    return Item(row.label, ", ".join(filter(None, (rank, what))), "", numbers)
+
+
+def _sizes(track: TrackReport) -> dict[tuple[str, ...], Callable[[Cost], Item]]:
+    """What rows cost, column by column: `ALWAYS`, then state and second networks where a row has any."""
+    costs = [row.cost for row in track.rows if row.cost]
+    found: dict[tuple[str, ...], Callable[[Cost], Item]] = {}
+    if costs:
+        found["past", "frames"] = lambda cost: _use(cost.past_frames, 4)
+        found["keys ×", "passes"] = lambda cost: _use(cost.keys_passes, 4)
+        found["K/V", "MiB"] = lambda cost: _use(cost.cache_bytes, 3, MIB)
+    if any(cost.state_bytes.peak for cost in costs):
+        found["state", "MiB"] = lambda cost: _use(cost.state_bytes, 2, MIB)
+    if any(cost.network_bytes for cost in costs):
+        found["network", "MiB"] = lambda cost: Item(f"{cost.network_bytes / MIB:.3g}")
+    return found
+
+
+def _use(use: Use, digits: int, unit: float = 1) -> Item:
+    return Item(f"{use.peak / unit:.{digits}g}", f"({use.mean / unit:.{digits}g})" if use.peak else "")
 
 
 def _column_lines(column: Column) -> tuple[str, ...]:
@@ -187,30 +209,17 @@ def _endpoint(column: Column) -> Item:
     return Item(" ".join(filter(None, (column.key, unit, ARROWS[column.direction], "*" if column.primary else ""))))
 
 
-def _item(cell: Cell, notes: Notes) -> Item:
-    numbers = notes.number(cell.reasons)
+def _item(row: Row, column: Column, notes: Notes) -> Item:
+    cell = row.cells[column.key]
+    numbers = notes.number(cell.reasons if row.applies else [])
     if cell.estimate is None:
         return Item("error" if cell.state == "error" else "n/a", notes=numbers)
     return Item(number(cell.estimate.value), interval(cell.estimate.low, cell.estimate.high), cell.mark, numbers)
 
 
-def _plain(cell: Cell, notes: Notes) -> Item:
-    item = _item(cell, notes)
-    return Item(item.text, notes=item.notes)
-
-
 def interval(low: float | None, high: float | None) -> str:
     """`[low, high]`, or nothing where there is none."""
     return "" if low is None or high is None else f"[{number(low)}, {number(high)}]"
-
-
-def _cost(cost: Cost | None, what: str) -> str:
-    if cost is None:
-        return "–"
-    if what == "past":
-        return f"{cost.past_peak:.4g}"
-    extra = f" +{cost.state_peak / MIB:.2g}" if cost.state_peak else ""
-    return f"{cost.cache_peak / MIB:.3g}{extra}"
 
 
 def _legend(track: TrackReport) -> tuple[str, ...]:
@@ -226,15 +235,30 @@ def _legend(track: TrackReport) -> tuple[str, ...]:
     if track.baseline:
         tested = any(cell.mark for row in track.rows for cell in row.cells.values())
         lines.append(
-            f"against {track.baseline}, paired by case: + better, - worse, ≠ different, ~ no difference found, "
+            f"against {against(track)}, paired by case: + better, - worse, ≠ different, ~ no difference found, "
             "( ) exploratory and not adjusted"
             if tested
-            else f"against {track.baseline}: no mark where {TOO_FEW_TO_TEST} (below {MIN_CASES_TEST})"
+            else f"against {against(track)}: no mark where {TOO_FEW_TO_TEST} (below {MIN_CASES_TEST})"
         )
     if any(row.rank for row in track.rows):
-        lines.append("rank a–b: ranks that paired tests on the first primary endpoint leave open, 95 % together")
-    if any(row.applicability == "training-free transfer" for row in track.rows):
+        among = ", among methods of the same budget" if len({row.block for row in track.methods}) > 1 else ""
+        left = "ranks that paired tests on the first primary endpoint leave open"
+        lines.append(f"rank a–b: {left}{among}, 95 % together")
+    if any(row.method.applicability == "training-free transfer" for row in track.rows):
         lines.append("transfer: training-free transfer, the model was not trained with this cache policy")
-    if any(row.cost for row in track.rows):
-        lines.append("past frames, K/V: measured; the chunk itself excluded; +: other state of the policy")
+    costs = [row.cost for row in track.rows if row.cost]
+    if costs:
+        lines.append("past frames that a pass sees, keys × passes of a chunk (its own keys, too), K/V: most (mean)")
+    if any(cost.state_bytes.peak for cost in costs):
+        lines.append("state: what a policy keeps beside keys and values")
+    if any(cost.network_bytes for cost in costs):
+        lines.append("network: weights of a second network, which writes the cache; once for all samples")
     return tuple(lines)
+
+
+def against(track: TrackReport) -> str:
+    """What the methods are compared with, in words."""
+    base = next(row for row in track.rows if row.label == track.baseline)
+    if all(row.against in ("", track.baseline) for row in track.rows):
+        return track.baseline
+    return f"{base.family} at the same budget (where there is none, and {base.family} itself: {track.baseline})"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from magbench.records import Direction, RunRecord, State
+from magbench.records import Direction, MethodRecord, RunRecord, State
 from magbench.reports.curves import Entry, Panel, Timeline
 from magbench.stats import Difference, Estimate
 
@@ -58,34 +58,82 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Use:
+    """How much of something the generated chunks of a row took."""
+
+    peak: float
+    """The most, over all chunks of all samples."""
+    mean: float
+    """Over chunks, then over seeds, then over cases."""
+
+
+@dataclass(frozen=True)
 class Cost:
     """What a row needs, as its traces measured it."""
 
-    past_peak: float
-    """Most past frames any pass attended to, the chunk itself excluded."""
-    past_mean: float
-    cache_peak: int
-    """Bytes of keys and values, all layers."""
-    state_peak: int
-    """Bytes of whatever else the policy keeps."""
+    past_frames: Use
+    """Past frames that a pass saw, its own chunk excluded."""
+    keys_passes: Use
+    """Key frames that a query saw, its own chunk's included, summed over the passes of a chunk."""
+    cache_bytes: Use
+    """Keys and values, all layers."""
+    state_bytes: Use
+    """Whatever else the policy keeps."""
+    network_bytes: int
+    """Weights of a second network, once for all samples."""
 
 
 @dataclass(frozen=True)
 class Row:
     """A method, or a reference."""
 
-    label: str
-    reference: bool
-    applicability: str
-    reason: str
-    """Of the applicability."""
+    method: MethodRecord
     cells: Mapping[str, Cell]
     """By `Column.key`."""
     cost: Cost | None
+    against: str = ""
+    """Label of the row that this one is compared with: the baseline at the same budget where there is one."""
     rank: tuple[int, int] | None = None
-    """Best and worst rank the data allow on the first primary endpoint; None where nothing could be tested."""
+    """Best and worst rank that the data allow in the row's block, on the first primary endpoint; None where nothing
+    could be tested."""
     unranked: str = ""
     """Why the row is listed but not ranked."""
+
+    @property
+    def label(self) -> str:
+        """What the row is called."""
+        return self.method.label
+
+    @property
+    def reference(self) -> bool:
+        """Whether it is a reference, not a method."""
+        return self.method.policy == "reference"
+
+    @property
+    def family(self) -> str:
+        """What it is called whatever its budget."""
+        return self.method.family or self.method.label
+
+    @property
+    def applies(self) -> bool:
+        """False where it can't have numbers."""
+        return self.method.applicability != "not applicable"
+
+    @property
+    def own_budget(self) -> bool:
+        """Whether its budget is the one it has when none is given."""
+        return self.method.budget_frames == self.method.own_budget_frames
+
+    @property
+    def block(self) -> tuple[int, float]:
+        """Rows of a block have the same budget: they stand together and are ranked together.
+
+        After the budgets come those that grow with the video, then rows whose budget can't be chosen, then references.
+        """
+        if self.reference or not self.method.matched:
+            return 3 if self.reference else 2, 0.0
+        budget = self.method.budget_frames
+        return (1, 0.0) if budget is None else (0, budget)
 
 
 @dataclass(frozen=True)
@@ -119,7 +167,7 @@ class TrackReport:
     columns: tuple[Column, ...]
     """Primary endpoints first."""
     rows: tuple[Row, ...]
-    """Methods, best first on the first primary endpoint; then the references."""
+    """By block, in each the best on the first primary endpoint first."""
     panels: tuple[Panel, ...]
     timeline: Timeline
     cases: int

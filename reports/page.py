@@ -6,7 +6,7 @@ at. Everything that came from a user goes through the template's escaping.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from urllib.parse import quote
 
@@ -14,9 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from magbench.reports.curves import Entry
-from magbench.reports.grids import Grid, case_grid, differences, headline, levels
+from magbench.reports.grids import Grid, against, case_grid, differences, headline, levels
 from magbench.reports.model import Failure, Missing, Report, TrackReport
 from magbench.reports.plots import FAINT, INK, Style
+from magbench.reports.sweep import absent, common_budget, endpoints, shown
 
 OPEN_CASES = 2
 """Cases per track that are unfolded at first."""
@@ -33,6 +34,16 @@ class Drawing:
     """Relative to the run folder; empty when it is `inline`."""
     inline: str
     """SVG text, or empty when it is a `file`."""
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """The plots of a track."""
+
+    by_budget: Sequence[Drawing]
+    over_time: Sequence[Drawing]
+    files: Sequence[Drawing]
+    """More, beside the page."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +87,21 @@ class TrackView:
     headline: Grid
     levels: Grid
     differences: Grid | None
-    inline: tuple[tuple[str, Markup], ...]
+    against: str
+    """What the differences are to."""
+    by_budget: tuple[tuple[str, Markup], ...]
+    swept: tuple[str, ...]
+    """What is drawn there."""
+    absent: tuple[str, ...]
+    """What could not be."""
+    over_time: tuple[tuple[str, Markup], ...]
     drawn: tuple[str, ...]
     """Labels of the rows that have a curve."""
+    left_out: str
+    """Which rows of a sweep the plots over time and the players show; empty when it is all."""
     reading: str
-    """How to read the plots."""
-    files: tuple[Drawing, ...]
+    """How to read the plots over time."""
+    files: Sequence[Drawing]
     cases: tuple[CaseView, ...]
 
 
@@ -94,7 +114,7 @@ ABOUT = {
 
 def render(
     report: Report,
-    drawings: Mapping[str, Sequence[Drawing]],
+    drawings: Mapping[str, Drawings],
     look: Mapping[str, Style],
     files: Sequence[str],
     has: Callable[[str], bool],
@@ -111,8 +131,11 @@ def render(
     Returns:
         HTML. The same arguments give the same text.
     """
-    views = [_track(track, drawings.get(track.name, ()), has) for track in report.tracks]
-    failures: list[tuple[str, Failure]] = [(t.name, f) for t in report.tracks for f in t.failures]
+    views = [_track(track, drawings[track.name], has) for track in report.tracks]
+    failures: dict[tuple[str, Failure], list[Failure]] = {}
+    for track_name, failure in ((t.name, f) for t in report.tracks for f in t.failures):
+        failures.setdefault((track_name, replace(failure, case="", seed=0)), []).append(failure)
+    methods = {row.label: row.family for track in report.tracks for row in track.methods}
     missing: dict[str, list[Missing]] = {}
     for found in dict.fromkeys(m for track in report.tracks for m in track.missing):
         missing.setdefault(found.metric, []).append(found)
@@ -121,6 +144,7 @@ def render(
         run=report.run,
         views=views,
         look=look,
+        families=dict.fromkeys(methods[label] for label in report.labels),
         failures=failures,
         missing=missing,
         files=[(name, quote(name)) for name in files if not name.startswith("plots/") or name.count(".") == 1],
@@ -139,21 +163,35 @@ def _template() -> Template:
     return environment.get_template("report.html.j2")
 
 
-def _track(track: TrackReport, drawings: Sequence[Drawing], has: Callable[[str], bool]) -> TrackView:
+def _track(track: TrackReport, drawings: Drawings, has: Callable[[str], bool]) -> TrackView:
     pairs = dict.fromkeys((entry.sample.case.id, entry.sample.seed) for entry in track.entries)
-    inline = [(d.title, Markup(_inline(d.inline, f"{track.name}-{i}-"))) for i, d in enumerate(drawings) if d.inline]
+    rows = shown(track)
+    curves = {curve.label for panel in track.panels for curve in panel.curves}
+    swept = endpoints(track)
+    lines = [name for e in swept for name in (*(line.family for line in e.lines), *e.references)]
     return TrackView(
         track=track,
         about=ABOUT.get(track.name, ""),
         headline=headline(track),
         levels=levels(track),
         differences=differences(track) if track.baseline else None,
-        inline=tuple(inline),
-        drawn=tuple(row.label for row in track.rows if row.label in {c.label for p in track.panels for c in p.curves}),
+        against=against(track) if track.baseline else "",
+        by_budget=_inline(drawings.by_budget, f"{track.name}-b"),
+        swept=tuple(dict.fromkeys(lines)),
+        absent=absent(track) if swept else (),
+        over_time=_inline(drawings.over_time, f"{track.name}-"),
+        drawn=tuple(row.label for row in rows if row.label in curves),
+        left_out=_left_out(track) if len(rows) < len(track.rows) else "",
         reading=_reading(track),
-        files=tuple(d for d in drawings if not d.inline),
+        files=drawings.files,
         cases=tuple(_case(track, case, seed, has, i < OPEN_CASES) for i, (case, seed) in enumerate(pairs)),
     )
+
+
+def _left_out(track: TrackReport) -> str:
+    budget = common_budget(track)
+    where = "" if budget is None else f": {budget:g} past frames, or where it has no video there, its own"
+    return f"of each method one budget is shown{where}; all others are in the tables and in the plots by budget"
 
 
 def _reading(track: TrackReport) -> str:
@@ -170,7 +208,9 @@ def _reading(track: TrackReport) -> str:
 
 
 def _case(track: TrackReport, case: str, seed: int, has: Callable[[str], bool], opened: bool) -> CaseView:
-    entries = [e for e in track.entries if e.sample.case.id == case and e.sample.seed == seed]
+    labels = {row.label for row in shown(track)}
+    entries = [e for e in track.entries if (e.sample.case.id, e.sample.seed) == (case, seed)]
+    entries = [e for e in entries if e.sample.method.label in labels]
     entries.sort(key=lambda e: e.sample.method.label != "real")
     players = [_player(entry, has) for entry in entries if not _is_transform(entry)]
     record = entries[0].sample.case
@@ -216,8 +256,12 @@ def _player(entry: Entry, has: Callable[[str], bool]) -> Player:
     )
 
 
-def _inline(text: str, prefix: str) -> str:
-    """SVG for within the page: no prolog, ids of its own, the page's colours for ink and paper."""
+def _inline(drawings: Sequence[Drawing], prefix: str) -> tuple[tuple[str, Markup], ...]:
+    """Titles and SVG for within the page: no prolog, ids of its own, the page's colours for ink and paper."""
+    return tuple((d.title, Markup(_embed(d.inline, f"{prefix}{i}-"))) for i, d in enumerate(drawings))
+
+
+def _embed(text: str, prefix: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

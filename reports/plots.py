@@ -1,4 +1,4 @@
-"""Drift plots: mean curves with 95 % bands, what the cache did, and what it cost.
+"""Plots: mean curves over time with 95 % bands, what the cache did, what it cost, and quality against budget.
 
 Drawn on `Figure` objects without pyplot, so nothing global changes and the same data give the same bytes.
 """
@@ -15,9 +15,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
 from magbench.reports.curves import Curve, Entry, Floats, Panel, Timeline
+from magbench.reports.grids import ARROWS
 from magbench.reports.model import MIB, Report, TrackReport
+from magbench.reports.sweep import Endpoint, Line, crowded, families, shown
+from magbench.traces import generated
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")
 """Okabe and Ito's colours for all kinds of colour vision, without yellow and black, and a wine red."""
@@ -32,9 +36,13 @@ REFERENCE_STYLES: Mapping[str, tuple[str, Dash]] = {
 }
 INK, FAINT = "#1a1a1b", "#9a9a9b"
 """Not quite black, so that a page can find them and put its own colours in their place."""
+BUDGET_MARKS = (
+    "open circle: the budget a method has of its own; diamond: its budget can't be chosen;\n"
+    "bar: 95 % interval of the mean over cases"
+)
 WIDTH, PANEL_HEIGHT = 3.4, 1.55
 """Inches: one column of a paper."""
-LEFT, RIGHT, TOP, BOTTOM, LEGEND_ROW, CAPTION = 0.56, 0.08, 0.26, 0.36, 0.15, 0.26
+LEFT, RIGHT, TOP, BOTTOM, LEGEND_ROW, CAPTION = 0.56, 0.08, 0.26, 0.36, 0.12, 0.26
 
 
 @dataclass(frozen=True)
@@ -47,11 +55,18 @@ class Style:
 
 
 def styles(report: Report) -> dict[str, Style]:
-    """A fixed look for each row of a run, in every plot and table."""
-    found = {
-        label: Style(PALETTE[i % len(PALETTE)], DASHES[i // len(PALETTE) % len(DASHES)], 1.4)
-        for i, label in enumerate(report.labels)
-    }
+    """A fixed look for each row of a run and each family of rows, in every plot and table.
+
+    Colours tell families apart, dashes the budgets of one where all of them are drawn; its own is that of the family.
+    """
+    methods = {row.label: row for track in report.tracks for row in track.methods}
+    rows = [methods[label] for label in report.labels]
+    step = 0 if crowded(rows) else 1
+    found: dict[str, Style] = {}
+    for i, (family, members) in enumerate(families(rows).items()):
+        for j, label in enumerate(dict.fromkeys([family, *(row.label for row in members)])):
+            dash = DASHES[(i // len(PALETTE) + j * step) % len(DASHES)]
+            found[label] = Style(PALETTE[i % len(PALETTE)], dash, 1.4)
     for row in (row for track in report.tracks for row in track.references):
         color, dash = REFERENCE_STYLES.get(row.label, ("#888888", SOLID))
         found.setdefault(row.label, Style(color, dash, 1.0))
@@ -79,11 +94,8 @@ def drift_figure(panels: Sequence[Panel], timeline: Timeline, look: Mapping[str,
             _mark(ax, timeline, look, min(extent), max(extent))
         elif min(extent) > 0 and max(extent) > 20 * min(extent):
             ax.set_xscale("log")
-        title = f"{panel.title}{f' [{panel.unit}]' if panel.unit else ''}"
-        ax.set_title(title, loc="left", fontsize=7.5, color=INK, pad=3)
-        if off:
-            text = f"off scale: {', '.join(off)}"
-            ax.text(0.99, 0.945, text, transform=ax.transAxes, ha="right", va="top", fontsize=5.5, color=FAINT)
+        _title(ax, panel.title, panel.unit)
+        _off_scale(ax, off)
     seconds = "seconds after the switch" if timeline.switch else "seconds"
     axes[-1].set_xlabel("lag, seconds" if panels[0].axis == "lag" else seconds, color=INK, labelpad=1)
     if legend:
@@ -97,7 +109,9 @@ def cost_figure(track: TrackReport, look: Mapping[str, Style]) -> Figure | None:
 
     Budgets are often equal, so later methods are drawn wider and behind: coinciding lines all stay visible.
     """
-    lines = {row.label: _traced([e for e in track.entries if e.sample.method.label == row.label]) for row in track.rows}
+    lines = {
+        row.label: _traced([e for e in track.entries if e.sample.method.label == row.label]) for row in shown(track)
+    }
     lines = {label: points for label, points in lines.items() if len(points)}
     if not lines:
         return None
@@ -107,10 +121,63 @@ def cost_figure(track: TrackReport, look: Mapping[str, Style]) -> Figure | None:
             width = 1.2 + 1.1 * min(order, 4)
             ax.plot(points[:, 0], points[:, column], color=look[label].color, linewidth=width, zorder=9 - order)
         ax.set_ylim(bottom=0)
-        ax.set_title(title, loc="left", fontsize=7.5, color=INK, pad=3)
+        _title(ax, title)
     axes[-1].set_xlabel("chunk", color=INK, labelpad=1)
     _legend(figure, list(lines), look, 0.0)
     return figure
+
+
+def budget_figure(endpoints: Sequence[Endpoint], look: Mapping[str, Style], legend: bool = True) -> Figure:
+    """Quality against the most past frames a pass saw, a panel per endpoint, a line per method.
+
+    Args:
+        endpoints: From `sweep.endpoints`.
+        look: From `styles`.
+        legend: Whether to leave room below for a legend and a line that explains the marks.
+    """
+    lines = {line.family: line for endpoint in endpoints for line in endpoint.lines}
+    labels = list(dict.fromkeys([*lines, *(label for endpoint in endpoints for label in endpoint.references)]))
+    figure, axes = _canvas(len(endpoints), _legend_height(labels) + CAPTION if legend else 0.0)
+    places = sorted({point.past_frames for line in lines.values() for point in line.points})
+    for ax, endpoint in zip(axes, endpoints, strict=True):
+        for order, line in enumerate(endpoint.lines):
+            _draw_line(ax, line, look[line.family], 1 + 0.012 * (order - (len(endpoint.lines) - 1) / 2))
+        bottom, top = ax.get_ylim()
+        off = [label for label, level in endpoint.references.items() if not bottom <= level <= top and label != "real"]
+        for label, level in endpoint.references.items():
+            if label not in off:
+                style = look[label]
+                ax.axhline(level, color=style.color, linestyle=style.dash, linewidth=style.width, zorder=1)
+        column = endpoint.column
+        _title(ax, f"{column.key} {ARROWS[column.direction]}", column.unit)
+        _off_scale(ax, off)
+        ax.set_xscale("log")
+        ax.set_xticks(places, [f"{place:g}" for place in places], minor=False)
+        ax.xaxis.set_minor_locator(NullLocator())
+    axes[-1].set_xlabel("past frames, the most that a pass saw", color=INK, labelpad=1)
+    if legend:
+        _legend(figure, labels, look, CAPTION)
+        figure.text(0.02, 0.02 / figure.get_figheight(), BUDGET_MARKS, fontsize=5, color=FAINT, va="bottom")
+    return figure
+
+
+def _draw_line(ax: Axes, line: Line, style: Style, shift: float) -> None:
+    """A method at its budgets: means with intervals; an open marker at its own budget, diamonds if it has no other."""
+    at = [point.past_frames * shift for point in line.points]
+    means = [point.estimate.value for point in line.points]
+    ax.plot(at, means, color=style.color, linestyle=style.dash, linewidth=style.width, zorder=4)
+    ends = [(x, e.low, e.high) for x, e in zip(at, (point.estimate for point in line.points), strict=True)]
+    bars = [bar for bar in ends if None not in bar]
+    if bars:
+        ax.vlines(*zip(*bars, strict=True), color=style.color, linewidth=0.6, alpha=0.6, zorder=3)
+    for own in (False, True):
+        hollow = own and line.matched
+        shown_at = [(x, y) for x, y, point in zip(at, means, line.points, strict=True) if point.own == own]
+        ax.plot(
+            *zip(*shown_at, strict=True), marker="o" if line.matched else "D", linestyle="", zorder=5,
+            markersize=4.5 if hollow else 2.5, markeredgewidth=0.9, color=style.color,
+            markerfacecolor="white" if hollow else style.color,
+        )  # fmt: skip
 
 
 def svg(figure: Figure) -> str:
@@ -196,6 +263,16 @@ def _range(curves: Sequence[Curve]) -> tuple[float, float]:
     return min(values), max(values)
 
 
+def _title(ax: Axes, text: str, unit: str = "") -> None:
+    ax.set_title(f"{text}{f' [{unit}]' if unit else ''}", loc="left", fontsize=7.5, color=INK, pad=3)
+
+
+def _off_scale(ax: Axes, labels: Sequence[str]) -> None:
+    if labels:
+        text = f"off scale: {', '.join(labels)}"
+        ax.text(0.99, 0.945, text, transform=ax.transAxes, ha="right", va="top", fontsize=5.5, color=FAINT)
+
+
 def _mark(ax: Axes, timeline: Timeline, look: Mapping[str, Style], first: float, last: float) -> None:
     if timeline.switch:
         first = min(first, -0.02 * (last - first))
@@ -251,7 +328,6 @@ def _legend(figure: Figure, labels: Sequence[str], look: Mapping[str, Style], ab
 def _traced(entries: Sequence[Entry]) -> Floats:
     """[chunks, 3]: chunk, MiB of keys and values, ms; means over samples, generated chunks only."""
     by_chunk: dict[int, list[tuple[float, float]]] = {}
-    for record in (record for entry in entries for record in entry.trace):
-        if record.kind == "generate":
-            by_chunk.setdefault(record.chunk, []).append((record.cache_bytes / MIB, record.ms))
+    for record in (record for entry in entries for record in generated(entry.trace)):
+        by_chunk.setdefault(record.chunk, []).append((record.cache_bytes / MIB, record.ms))
     return np.array([(chunk, *np.mean(by_chunk[chunk], axis=0)) for chunk in sorted(by_chunk)])

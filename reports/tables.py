@@ -4,8 +4,7 @@ Labels, prompts and reasons come from users: each writer escapes them.
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
@@ -14,8 +13,9 @@ from rich.text import Text
 
 from magbench.reports.grids import Grid, Item
 
-LABEL = 60
-"""Characters of a label in a terminal; of a longer one, a file's name perhaps, the middle is left out."""
+LABEL, LABEL_LINE = 60, 30
+"""Characters of a label in a terminal; of a longer one, a file's name perhaps, the middle is left out. One that is
+longer than a line is broken between its parameters."""
 
 
 def terminal(grid: Grid, width: int = 120) -> Table:
@@ -26,11 +26,11 @@ def terminal(grid: Grid, width: int = 120) -> Table:
         width: Characters it may take. Optional columns that don't fit are left out, and named in the caption.
     """
     headers = [_fold([_one_line(text) for text in lines]) for lines in grid.header]
-    groups = [[(_short(label), *items) for label, *items in group] for group in grid.groups]
+    groups = [[(_cell(label, _label), *map(_cell, items)) for label, *items in group] for group in grid.groups]
     widths = [max(map(len, lines)) for lines in headers]
     for line in (line for group in groups for line in group):
-        for index, item in enumerate(line):
-            widths[index] = max(widths[index], *(len(part) for part in _cell(item).plain.split("\n")))
+        for index, cell in enumerate(line):
+            widths[index] = max(widths[index], *(len(part) for part in cell.plain.split("\n")))
     left_out: list[int] = []
     for index in grid.optional:
         if sum(w + 3 for i, w in enumerate(widths) if i not in left_out) > width:
@@ -46,19 +46,19 @@ def terminal(grid: Grid, width: int = 120) -> Table:
         table.add_column(Text("\n".join(headers[index])), justify=justify, vertical="top", no_wrap=not index)
     for group in groups:
         for line in group:
-            table.add_row(*(_cell(line[index], "" if index else "bold") for index in shown))
+            table.add_row(*(line[index] for index in shown))
         table.add_section()
     return table
 
 
-def _short(label: Item) -> Item:
-    text = _one_line(label.text)
+def _label(text: str) -> Text:
     half = LABEL // 2
-    return replace(label, text=text if len(text) <= LABEL else f"{text[: half - 1]}…{text[-half:]}")
+    text = text if len(text) <= LABEL else f"{text[: half - 1]}…{text[-half:]}"
+    return Text("\n".join(_fold([text], LABEL_LINE, r"[^:,]+[:,]*|[:,]+")), style="bold")
 
 
-def _cell(item: Item, style: str = "") -> Text:
-    text = Text(_one_line(item.text), style=style)
+def _cell(item: Item, look: Callable[[str], Text] = Text) -> Text:
+    text = look(_one_line(item.text))
     text.append(f" {item.mark}" if item.mark else "", style=_MARK_STYLES.get(item.mark.strip("()"), "dim"))
     text.append(f" [{_numbers(item)}]" if item.notes else "", style="dim")
     text.append(f"\n{_one_line(item.detail)}" if item.detail else "", style="not bold dim")
@@ -68,12 +68,12 @@ def _cell(item: Item, style: str = "") -> Text:
 _MARK_STYLES = {"+": "green", "-": "red", "≠": "yellow", "~": "dim", "!": "bold red", "*": "cyan", "x": "magenta"}
 
 
-def _fold(lines: Sequence[str], width: int = 14) -> list[str]:
-    """Break long names after an underscore or before an at-sign, so that columns stay narrow."""
+def _fold(lines: Sequence[str], width: int = 14, parts: str = r"@?[^_@\s]+_?|[_@]|\s+") -> list[str]:
+    """Break long names between their parts, after an underscore or before an at-sign, so that columns stay narrow."""
     folded: list[str] = []
     for line in lines:
         current = ""
-        for part in re.findall(r"@?[^_@\s]+_?|[_@]|\s+", line):
+        for part in re.findall(parts, line):
             if current and len(current) + len(part) > width:
                 folded.append(current.rstrip())
                 current = part.lstrip()

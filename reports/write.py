@@ -1,15 +1,19 @@
 """Puts a report into its run folder."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from magbench.reports.csvs import curves_csv, samples_csv, table_csv
 from magbench.reports.curves import Panel
 from magbench.reports.grids import differences, headline, levels
-from magbench.reports.model import Report, TrackReport
-from magbench.reports.page import Drawing, render
-from magbench.reports.plots import Style, cost_figure, drift_figure, plotting, png, styles, svg
+from magbench.reports.model import Column, Report, TrackReport
+from magbench.reports.page import Drawing, Drawings, render
+from magbench.reports.plots import Style, budget_figure, cost_figure, drift_figure, plotting, png, styles, svg
 from magbench.reports.results import efficiency, quality
+from magbench.reports.sweep import endpoints, shown
 from magbench.reports.tables import latex, markdown
 from magbench.store import RunStore, write_json
 
@@ -28,6 +32,10 @@ class _Folder:
     def put(self, name: str, content: str | bytes) -> None:
         data = content.encode() if isinstance(content, str) else content
         self.paths[name] = self.store.publish_at(name, lambda path: _write(path, data))
+
+    def plot(self, name: str, figure: Figure) -> None:
+        self.put(f"{name}.svg", svg(figure))
+        self.put(f"{name}.png", png(figure))
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -54,34 +62,38 @@ def write_all(store: RunStore, report: Report) -> dict[str, Path]:
     return folder.paths
 
 
-def _draw(folder: _Folder, track: TrackReport, look: dict[str, Style]) -> list[Drawing]:
-    main = main_panels(track)
+def _draw(folder: _Folder, track: TrackReport, look: dict[str, Style]) -> Drawings:
+    labels = {row.label for row in shown(track)}
+    panels = [panel for p in track.panels if (panel := p.only(labels)).curves]
+    timeline = track.timeline.only(labels)
+    main = main_panels(panels, track.headline)
+    over_time = [Drawing(p.title, "", svg(drift_figure([p], timeline, look, legend=False))) for p in main]
     if main:
-        figure = drift_figure(main, track.timeline, look)
-        folder.put(f"plots/{track.name}.svg", svg(figure))
-        folder.put(f"plots/{track.name}.png", png(figure))
-    drawings = [Drawing(p.title, "", svg(drift_figure([p], track.timeline, look, legend=False))) for p in main]
-    for panel in track.panels:
+        folder.plot(f"plots/{track.name}", drift_figure(main, timeline, look))
+    files = []
+    for panel in panels:
         if panel not in main:
             name = f"plots/{track.name}.{_slug(panel.metric)}.{_slug(panel.series)}.svg"
-            folder.put(name, svg(drift_figure([panel], track.timeline, look)))
-            drawings.append(Drawing(panel.title, name, ""))
+            folder.put(name, svg(drift_figure([panel], timeline, look)))
+            files.append(Drawing(panel.title, name, ""))
     cost = cost_figure(track, look)
     if cost:
-        name = f"plots/{track.name}.cost.svg"
-        folder.put(name, svg(cost))
-        folder.put(f"plots/{track.name}.cost.png", png(cost))
-        drawings.append(Drawing("cost per chunk", name, ""))
-    return drawings
+        folder.plot(f"plots/{track.name}.cost", cost)
+        files.append(Drawing("cost per chunk", f"plots/{track.name}.cost.svg", ""))
+    swept = endpoints(track)
+    by_budget = [Drawing(e.column.key, "", svg(budget_figure([e], look, legend=False))) for e in swept]
+    if swept:
+        folder.plot(f"plots/budget-{track.name}", budget_figure(swept, look))
+    return Drawings(by_budget, over_time, files)
 
 
-def main_panels(track: TrackReport) -> list[Panel]:
+def main_panels(panels: Iterable[Panel], headline: Iterable[Column]) -> list[Panel]:
     """The first series over time of each metric of the headline table, in its order."""
     first: dict[str, Panel] = {}
-    for panel in track.panels:
+    for panel in panels:
         if panel.axis == "time":
             first.setdefault(panel.metric, panel)
-    metrics = dict.fromkeys(column.metric for column in track.headline)
+    metrics = dict.fromkeys(column.metric for column in headline)
     return [first[metric] for metric in metrics if metric in first]
 
 

@@ -1,5 +1,6 @@
-"""A made-up but plausible run folder: 4 methods and 3 references, 2 tracks, all states, hostile text."""
+"""A made-up but plausible run folder: 4 methods and 3 references, 2 tracks, all states, hostile text; and a sweep."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ PRIMARY = {
     "mag-bench": ("landmark_recall@mini/recall", "retention@default/aligned_psnr@unheld"),
 }
 STRENGTH = {"memrope": 1.0, "fifo": 0.0, "memrope:memory=none": 0.35, "full": 0.8, "real": 1.5, "static": 0.4}
+BUDGETS, OWN = (6, 9, 12, 18), {"fifo": 9, "memrope": 9, "mag": 23}
+"""Of a sweep: past frames, and those that its methods have of their own."""
 HINT = "put alexnet.pth into ~/.cache/magbench/weights; `magbench weights fetch lpips` gets it"
 
 
@@ -60,10 +63,55 @@ def make_entries(cases: int = 12) -> list[Made]:
     return [make_sample(track, index, label) for track in PRIMARY for index in range(cases) for label in labels]
 
 
-def make_run(root: Path, cases: int = 12, pixels: bool = False) -> RunStore:
-    """Write the run; with `pixels` the previews and contact sheets are real, else they are a few bytes."""
-    store = RunStore.create(root, run_record())
-    for sample, metrics, trace in make_entries(cases):
+def sweep_record(own: Mapping[str, int] = OWN, **changes: object) -> RunRecord:
+    """The record of `make_sweep`'s run."""
+    labels = [sweep_label(family, budget, own[family]) for budget in BUDGETS for family in own]
+    methods = tuple(dict.fromkeys((*labels, *own, "full")))
+    return run_record(**{"methods": methods, "primary": {"long-horizon": PRIMARY["long-horizon"]}, **changes})
+
+
+def sweep_label(family: str, budget: int, own: int) -> str:
+    return family if budget == own else f"{family}:window={budget + CHUNK}"
+
+
+def make_sweep(own: Mapping[str, int] = OWN, cases: int = 12) -> list[Made]:
+    """`--budget 6,9,12,18,own` on one track: larger budgets drift less; `full` unmatched, `mag` refused at 2 frames."""
+    found: list[Made] = []
+    for index in range(cases):
+        found += [make_sample("long-horizon", index, label) for label in ("full", "real", "static", "shuffled")]
+        sample, metrics, trace = found[-4]
+        found[-4] = relabel(sample, "full", "full", matched=False), metrics, trace
+        for order, (family, mine) in enumerate(own.items()):
+            for budget in sorted({*BUDGETS, mine}):
+                label = sweep_label(family, budget, mine)
+                made = relabel(sample, label, family, budget_frames=budget, own_budget_frames=mine)
+                scores = make_metrics("long-horizon", index, label, 0, sample.case.frames, 0.1 * order + 0.04 * budget)
+                network = {"network_bytes": 5 << 20} if family == "mag" else {}
+                found.append((made, scores, traces(label, sample.case.frames, 0, budget, **network)))
+        refused = {
+            "budget_frames": 2,
+            "applicability": "not applicable",
+            "reason": "mag can't use a budget of 2 frames.",
+        }
+        no = relabel(sample, "mag:budget=2", "mag", own_budget_frames=23, **refused)
+        no = no.model_copy(update={"status": "not_applicable", "reason": refused["reason"], "video": None})
+        found.append((no, [], []))
+    return found
+
+
+def relabel(sample: SampleRecord, label: str, family: str, **method: object) -> SampleRecord:
+    """The sample as another method's."""
+    fields = {"label": label, "policy": family, "family": family, "budget_frames": None, **method}
+    key = f"{sample.key.partition('.full.')[0]}.{label.replace(':', '-').replace('=', '-')}"
+    return sample.model_copy(update={"key": key, "method": sample.method.model_copy(update=fields)})
+
+
+def make_run(
+    root: Path, cases: int = 12, pixels: bool = False, run: RunRecord | None = None, made: list[Made] | None = None
+) -> RunStore:
+    """Write a run, of `make_entries` if no other; without `pixels`, previews and contact sheets are a few bytes."""
+    store = RunStore.create(root, run or run_record())
+    for sample, metrics, trace in made or make_entries(cases):
         if sample.video and sample.video.transform == "none":
             write_media(store, sample, pixels)
         if trace:
@@ -125,10 +173,10 @@ def make_sample(track: str, index: int, label: str) -> Made:
     return sample, scores, [] if reference else traces(label, frames, history)
 
 
-def traces(label: str, frames: int, history: int) -> list[TraceRecord]:
+def traces(label: str, frames: int, history: int, budget: int = 12, **fields: int) -> list[TraceRecord]:
     found = []
     for chunk, first in enumerate(range(0, frames, CHUNK)):
-        held = first if label == "full" else min(first, 9 if label == "memrope:memory=none" else 12)
+        held = first if label == "full" else min(first, 9 if label == "memrope:memory=none" else budget)
         found.append(
             TraceRecord(
                 chunk=chunk,
@@ -137,20 +185,24 @@ def traces(label: str, frames: int, history: int) -> list[TraceRecord]:
                 frames=CHUNK,
                 ms=40 + held,
                 passes=11,
+                keys_passes=11 * (held + CHUNK),
                 past_frames=held,
                 cached_frames=held,
                 cache_bytes=held * 16 * 128 * 4 * 2 * 4,
                 state_bytes=16384 if label == "memrope" else 0,
                 events=("evict", "absorb") if label == "memrope" and first > 12 and chunk % 2 else (),
+                **fields,
             )
         )
     return found
 
 
-def make_metrics(track: str, index: int, label: str, history: int, frames: int) -> list[MetricRecord]:
+def make_metrics(
+    track: str, index: int, label: str, history: int, frames: int, strength: float | None = None
+) -> list[MetricRecord]:
     rng = np.random.default_rng([index, *label.encode()])
     level = np.random.default_rng(index).normal(0, 0.05)
-    strength = STRENGTH.get(label, -1.0)
+    strength = STRENGTH.get(label, -1.0) if strength is None else strength
     t = np.arange(history, frames) / FPS
     since = t - t[0]
 
@@ -217,7 +269,7 @@ def make_metrics(track: str, index: int, label: str, history: int, frames: int) 
             video_sha256="ef" * 32,
         ),
     ]
-    if label in METHODS:
+    if label not in ("real", "static", "shuffled"):
         found.append(
             record(
                 "efficiency@default",
@@ -271,7 +323,7 @@ def picture(index: int, label: str, n: int, history: int) -> np.ndarray:
     image = np.where((y < hills)[..., None], sky, ground).astype(float)
     image[30 + n % 2 : 50, 26:38] = body
     image[24 + n % 2 : 30, 28:36] = (220, 40, 40)
-    bad = max(0, n - history) / 120 * (1.2 - STRENGTH[label])
+    bad = max(0, n - history) / 120 * (1.2 - STRENGTH.get(label, 0.5))
     stripes = 128 + 100 * np.sin(x / 3 + y / 5)[..., None] * np.array([1, 0.5, 0.8])
     return np.clip(image * (1 - bad) + stripes * bad, 0, 255).astype(np.uint8)
 

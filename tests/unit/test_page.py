@@ -9,7 +9,7 @@ import pytest
 
 from magbench import reports
 from magbench.store import RunStore
-from tests.synthetic_run import HOSTILE, make_run, run_record
+from tests.synthetic_run import HOSTILE, make_run, make_sweep, run_record, sweep_record
 
 
 class Page(HTMLParser):
@@ -84,7 +84,7 @@ def test_results_are_strict_json_about_quality_alone(built):
     row = next(r for r in results["tracks"]["long-horizon"]["rows"] if r["label"] == "memrope")
     assert row["cells"]["appearance_drift@default/end"]["state"] == "value"
     efficiency = json.loads(built["efficiency.json"].read_text(), parse_constant=refuse)
-    assert efficiency["tracks"]["long-horizon"]["full"]["cost"]["past_peak"] == 117
+    assert efficiency["tracks"]["long-horizon"]["full"]["cost"]["past_frames"] == {"peak": 117, "mean": 58.5}
     assert "efficiency@default/fps" in efficiency["tracks"]["long-horizon"]["full"]["cells"]
 
 
@@ -130,6 +130,39 @@ def test_incomplete_run_says_how_to_continue(store, tmp_path):
     text = "".join(Page(reports.build(other)["report.html"].read_text()).words)
     assert "This run is interrupted." in text
     assert "magbench run --out 'x y'" in text
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    keep = pytest.MonkeyPatch()
+    keep.setattr(os, "fsync", lambda descriptor: None)
+    yield reports.build(make_run(tmp_path_factory.mktemp("sweep"), run=sweep_record(), made=make_sweep(cases=2)))
+    keep.undo()
+
+
+def test_a_sweep_is_drawn_and_its_players_stay_few(swept):
+    page = Page(swept["report.html"].read_text(encoding="utf-8"))
+    text = " ".join("".join(page.words).split())
+    assert {"plots/budget-long-horizon.svg", "plots/budget-long-horizon.png"} <= set(swept)
+    assert "By budget" in text and "not drawn: mag:budget=2: mag can't use a budget of 2 frames." in text
+    assert "of each method one budget is shown: 9 past frames, or where it has no video there, its own" in text
+    assert len(page.all("video")) == 2 * 5
+    ids = [a["id"] for _, a in page.found if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert "fifo:window=21" in swept["tables/curves.csv"].read_text()
+    assert "fifo:window=21" not in swept["plots/long-horizon.svg"].read_text()
+
+
+def test_samples_without_a_video_are_told_once_per_reason(swept):
+    page = Page(swept["report.html"].read_text(encoding="utf-8"))
+    text = " ".join("".join(page.words).split())
+    said = "not applicable: mag can't use a budget of 2 frames. (lon-00, seed 0; lon-01, seed 0)"
+    assert text.count(said) == 1
+
+
+def test_no_sweep_no_plot_by_budget(built):
+    assert not any("budget" in name for name in built)
+    assert "By budget" not in built["report.html"].read_text()
 
 
 def test_given_history_is_marked_on_the_seek_bar(page):

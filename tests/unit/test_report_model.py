@@ -10,6 +10,7 @@ from magbench import stats
 from magbench.errors import ConfigError
 from magbench.records import MetricRecord, Reduction, Series
 from magbench.reports.aggregate import build_report
+from magbench.reports.model import Use
 from tests.synthetic_run import FPS, METHODS, make_entries, run_record
 
 ENTRIES = make_entries()
@@ -168,11 +169,32 @@ def test_headline_is_short_primary_first(report):
 
 def test_cost_is_measured_from_the_traces(report):
     found = track(report, "long-horizon")
-    assert row(found, "full").cost.past_peak == 117
-    assert row(found, "fifo").cost.past_peak == 12
-    assert row(found, "memrope").cost.cache_peak == 12 * 16 * 128 * 4 * 2 * 4
-    assert row(found, "memrope").cost.state_peak == 16384
+    full, fifo, memrope = (row(found, label).cost for label in ("full", "fifo", "memrope"))
+    assert (full.past_frames.peak, full.past_frames.mean) == (117, 58.5)
+    assert (fifo.past_frames.peak, fifo.past_frames.mean) == (12, (0 + 3 + 6 + 9 + 36 * 12) / 40)
+    assert fifo.keys_passes.peak == 11 * 15
+    assert fifo.keys_passes.mean == pytest.approx(11 * (fifo.past_frames.mean + 3))
+    assert memrope.cache_bytes.peak == 12 * 16 * 128 * 4 * 2 * 4
+    assert memrope.state_bytes == Use(16384, 16384)
+    assert (fifo.state_bytes.peak, fifo.network_bytes) == (0, 0)
     assert row(found, "real").cost is None
+
+
+def test_cost_is_that_of_generated_chunks_and_weighs_cases_alike(report):
+    found = row(track(report, "mag-bench"), "memrope").cost
+    assert found.past_frames == Use(12, 12)
+    entries = make_entries(2)
+    sample, metrics, trace = entries[1]
+    recache = trace[-1].model_copy(update={"kind": "recache", "keys_passes": 15.0, "cache_bytes": 9 << 20})
+    entries[1] = (sample, metrics, [*trace[:-1], recache, trace[-1]])
+    assert sample.method.label == "fifo" and sample.case.id == "lon-00"
+    again = sample.model_copy(update={"key": "again", "seed": 1})
+    entries.append((again, metrics, trace))
+    found = row(track(build_report(run_record(), entries), "long-horizon"), "fifo").cost
+    plain = 11 * ((3 + 6 + 9 + 36 * 12) / 40 + 3)
+    assert found.keys_passes.peak == 11 * 15 + 15
+    assert found.keys_passes.mean == pytest.approx(((plain + 15 / 40 + plain) / 2 + plain) / 2)
+    assert found.cache_bytes.peak == 9 << 20
 
 
 def test_seeds_are_averaged_within_a_case():
@@ -280,7 +302,7 @@ def test_empty_run():
 def test_reports_see_only_records_and_store_and_no_torch():
     code = (
         "import sys, magbench.reports, magbench.reports.write\n"
-        "allowed = {'errors', 'names', 'records', 'reports', 'stats', 'store'}\n"
+        "allowed = {'errors', 'names', 'records', 'reports', 'stats', 'store', 'traces'}\n"
         "found = {m.split('.')[1] for m in sys.modules if m.startswith('magbench.')}\n"
         "sys.exit(f'{found - allowed}' if found - allowed or 'torch' in sys.modules else 0)"
     )

@@ -10,7 +10,7 @@ from rich.console import Console
 from magbench.reports import csvs, grids, tables
 from magbench.reports.aggregate import build_report
 from magbench.reports.grids import Grid, Item
-from tests.synthetic_run import HOSTILE, make_entries, run_record
+from tests.synthetic_run import HOSTILE, make_entries, make_sweep, run_record, sweep_record
 
 NASTY = Grid(
     title=HOSTILE,
@@ -58,6 +58,34 @@ def test_headline_grid_says_everything(report):
     assert by_label["full"][0].detail.endswith("transfer")
     assert by_label["memrope"][-1].text == "23.00"
     assert by_label["real"][-1].text == "–"
+
+
+def test_headline_grid_has_the_cost_peak_above_mean(report):
+    grid = grids.headline(report.tracks[0])
+    header = [" ".join(lines) for lines in grid.header]
+    assert header[-5:] == ["past frames", "keys × passes", "K/V MiB", "state MiB", "speed frames/s"]
+    rows = {line[0].text: {name: (i.text, i.detail) for name, i in zip(header, line, strict=True)}
+            for group in grid.groups for line in group}  # fmt: skip
+    assert rows["full"]["past frames"] == ("117", "(58.5)")
+    assert rows["full"]["keys × passes"] == ("1320", "(676.5)")
+    assert rows["memrope"]["K/V MiB"] == ("0.75", "(0.703)")
+    assert rows["memrope"]["state MiB"] == ("0.016", "(0.016)")
+    assert (rows["fifo"]["state MiB"], rows["real"]["state MiB"]) == (("0", ""), ("–", ""))
+
+
+def test_a_second_network_is_a_column_of_its_own():
+    track = build_report(sweep_record(), make_sweep(cases=1)).tracks[0]
+    grid = grids.headline(track)
+    at = grid.header.index(("network", "MiB"))
+    assert {line[at].text for group in grid.groups for line in group if line[0].text.startswith("mag:w")} == {"5"}
+    assert any("weights of a second network" in line for line in grid.legend)
+
+
+def test_a_sweep_is_readable_at_100_columns():
+    text = shown(grids.headline(build_report(sweep_record(), make_sweep(cases=10)).tracks[0]), 100)
+    assert max(map(len, text.splitlines())) <= 100 and "…" not in text
+    assert re.search(r"past +keys × +K/V +state *\n", text)
+    assert "too wide for here, see the files: motion, ssim_consecutive, network, speed" in text
 
 
 def test_too_few_cases_is_said():
@@ -151,6 +179,14 @@ def test_curves_csv_has_one_line_per_point(report):
     lines = csvs.curves_csv(report).splitlines()
     points = sum(len(c.times) for t in report.tracks for p in t.panels for c in p.curves)
     assert len(lines) == 1 + points
+
+
+def test_a_label_with_many_parameters_is_broken_between_them():
+    label = "deep-forcing:keep=7,sink=2,window=9"
+    text = shown(Grid("t", (("method",), ("x",)), (((Item(label, "rank 1"), Item("0.5")),),), (), ()), 100)
+    assert [line.strip() for line in text.splitlines()[-3:]] == [
+        "deep-forcing:keep=7,sink=2,   0.5", "window=9", "rank 1"
+    ]  # fmt: skip
 
 
 def test_a_long_label_does_not_push_the_numbers_out():
