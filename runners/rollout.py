@@ -32,13 +32,13 @@ class CachedAttention:
 
     def __init__(self, caches: list[LayerCache], geometry: Geometry) -> None:
         self.caches, self.geometry = caches, geometry
-        self._buffers: list[_Buffer] = []
+        self._buffers: dict[int, _Buffer] = {}
         self.committing = False
 
     def begin(self, chunk: Chunk) -> None:
         """Start a chunk: the next pass asks each cache for its past."""
         self.chunk = chunk
-        self._buffers = []
+        self._buffers = {}
         self.committing = False
         self.past_tokens = 0
         """Most past tokens any layer shows to this chunk."""
@@ -49,10 +49,11 @@ class CachedAttention:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend to the past and the chunk itself; un-rotated [B, L, heads, d] in, [B, L, heads, d] out."""
-        if layer == len(self._buffers):
+        if layer not in self._buffers:
             self._open(layer, q, k)
         out = self._buffers[layer].attend(q, k, v)
         if self.committing:
+            del self._buffers[layer]
             self.caches[layer].commit(self.chunk, q, k, v)
         return out
 
@@ -62,7 +63,7 @@ class CachedAttention:
         if layer == 0:
             self.shown = past
             """What layer 0 shows to this chunk."""
-        self._buffers.append(_Buffer(past, q.shape[1], self.geometry))
+        self._buffers[layer] = _Buffer(past, q.shape[1], self.geometry)
 
 
 class _Buffer:
