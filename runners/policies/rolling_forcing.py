@@ -1,6 +1,5 @@
 """Rolling Forcing: chunks of rising noise are denoised together, before them an anchor and the newest clean frames."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,24 +71,20 @@ class RollingForcingCache(FrameCache):
         self.remove(known, len(self.sources) - known)
         dropped = self.remove(CHUNK_FRAMES, max(0, known - self.window))
         held, room = len(self.sources), self.window - chunk.frames
-        slots = tuple(range(max(0, held - room), held))
         if chunk.kind == "window" and held:
-            work = slots[CHUNK_FRAMES:] if held >= room else tuple(range(CHUNK_FRAMES, held))
-            anchor = chunk.first - len(work) - CHUNK_FRAMES
-            return self._show((*range(CHUNK_FRAMES), *work), range(anchor, anchor + CHUNK_FRAMES), chunk, dropped)
-        return self._show(slots, (), chunk, dropped)
+            start = max(CHUNK_FRAMES, held - room + CHUNK_FRAMES)
+            return self._show(CHUNK_FRAMES, start, chunk, k, dropped)
+        return self._show(0, max(0, held - room), chunk, k, dropped)
 
-    def _show(self, slots: tuple[int, ...], moved: Sequence[int], chunk: Chunk, dropped: tuple[int, ...]) -> Past:
-        """Some slots, the first of them at the time indices `moved`."""
-        size = self.geometry.tokens_per_frame
-        tokens = torch.cat([torch.arange(slot * size, (slot + 1) * size) for slot in slots] or [torch.arange(0)])
-        tokens = tokens.to(self.keys.device)
-        sources = tuple(self.sources[slot] for slot in slots)
+    def _show(self, anchor: int, start: int, chunk: Chunk, k: Tensor, dropped: tuple[int, ...]) -> Past:
+        """The first `anchor` frames, right before the others, and those from slot `start` on."""
+        first = chunk.first - (len(self.sources) - start) - anchor
+        parts = [self.slots(0, anchor), self.slots(start, len(self.sources) - start)]
         return Past(
-            self.keys[:, tokens],
-            self.values[:, tokens],
-            frames=self.per_token((*moved, *sources[len(moved) :])),
-            sources=self.per_token(sources),
+            torch.cat([keys for keys, _ in parts], dim=1),
+            torch.cat([*(values for _, values in parts), torch.empty_like(k)], dim=1),
+            frames=self.per_token((*range(first, first + anchor), *self.sources[start:])),
+            sources=self.per_token(self.sources[:anchor] + self.sources[start:]),
             own_frames=chunk.span,
             dropped=dropped,
             events=("evict",) if dropped else (),

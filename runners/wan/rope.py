@@ -55,9 +55,12 @@ class Rope:
         return torch.cat(parts, dim=-1).unsqueeze(-2)
 
     def _build_grid(self, frames: tuple[int, ...], device: torch.device) -> Tensor:
-        cells = torch.arange(self.rows * self.cols, device=device)
-        per_token = torch.tensor(frames, dtype=torch.int64, device=device).repeat_interleave(len(cells))
-        return self.tokens(per_token, cells.repeat(len(frames)))
+        lengths = (1 << max(frames, default=0).bit_length(), self.rows, self.cols)
+        axes = zip(self.widths, lengths, strict=True)
+        times, rows, cols = (self._axis(width, length, device) for width, length in axes)
+        parts = times[list(frames)][:, None, None], rows[:, None], cols
+        grid = (len(frames), self.rows, self.cols, -1)
+        return torch.cat([part.expand(grid) for part in parts], dim=-1).flatten(0, 2).unsqueeze(1)
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
