@@ -1,6 +1,7 @@
 """Where a released code and its paper differ, method by method. Importing this file imports no torch.
 
-Read from the released codes and, where a paper could not be had, from its README or a review that quotes it.
+Read from the released codes and, where a paper could not be had, from its README or a review that quotes it. Left out
+is what concerns no latents, such as Infinity-RoPE's subtitles after `;`, and what only keeps a release from starting.
 """
 
 from dataclasses import dataclass
@@ -27,6 +28,20 @@ class Difference:
 RELEASE = "as released"
 VARIANT = "as released; variant=paper does as the paper says"
 
+END_OF_TABLES = Difference(
+    "any length",
+    "rotation tables end at latent frame 1024, about 256 s",
+    "any length, equal below 1024",
+    "Self-Forcing wan/modules/causal_model.py:42, and in every code with absolute positions",
+)
+PIECES = "decoded in independent pieces of 120 latent frames: 3 pixel frames are lost at each border"
+MOVED_IN_PLACE = Difference(
+    "the sink's keys are rotated as it moves",
+    "again and again in place, in bfloat16: an error of 8 % after 160 times",
+    "once, by the whole angle",
+    "Deep Forcing wan/modules/causal_model.py:26",
+)
+
 DIFFERENCES: dict[str, tuple[Difference, ...]] = {
     "full": (
         Difference(
@@ -43,12 +58,7 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
             "timestep 0, no noise",
             "Self-Forcing pipeline/causal_inference.py:226",
         ),
-        Difference(
-            "any length",
-            "rotation tables end at latent frame 1024, about 256 s",
-            "any length, equal below 1024",
-            "Self-Forcing wan/modules/causal_model.py:482",
-        ),
+        END_OF_TABLES,
     ),
     "longlive": (
         Difference(
@@ -63,11 +73,12 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
             "clean keys whatever the sink",
             "LongLive v1.0 wan/modules/causal_model.py:261",
         ),
+        END_OF_TABLES,
     ),
     "longlive-infinity": (
         Difference(
             "one continuous video",
-            "decoded in independent pieces of 120 latent frames: 3 pixel frames are lost at each border",
+            PIECES,
             "decoded without borders",
             "LongLive v1.0 utils/wan_wrapper.py:119",
         ),
@@ -101,8 +112,9 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
             "memory=long, memory=short and memory=none are ablations",
             "two memory frames are hard-wired",
             "all four; a freed slot goes to a recent frame, ours",
-            "MemRoPE Table 5",
+            "MemRoPE Table 5; wan/modules/causal_model.py:436",
         ),
+        Difference("one continuous video", PIECES, "decoded without borders", "MemRoPE utils/wan_wrapper.py:92"),
     ),
     "infinity-rope": (
         Difference(
@@ -125,14 +137,20 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
         ),
         Difference(
             "`#` cuts at the start of its scene",
-            "at the start of the scene after it",
+            "at the start of the scene after it, in the last scene nowhere",
             "the schedule says at which switch",
             "Infinity-RoPE pipeline/causal_inference.py:99",
         ),
         Difference(
+            "a flush leaves a shorter cache",
+            "filled up with zeros when it was not full yet; queries stand off their keys for windows above 6",
+            "the frames that are there, at slot positions",
+            "Infinity-RoPE pipeline/causal_inference.py:214, wan/modules/causal_model.py:257",
+        ),
+        Difference(
             "training-free",
-            "its checkpoint was trained with window 6 and sink 1",
-            "see applicability",
+            "its checkpoint was trained with window 6, sink 1 and rotation after the cache",
+            "what a model was trained with is said below",
             "Infinity-RoPE README",
         ),
     ),
@@ -149,6 +167,8 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
             "new for each video",
             "Deep Forcing wan/modules/causal_model_DS.py:259",
         ),
+        MOVED_IN_PLACE,
+        END_OF_TABLES,
     ),
     "deep-forcing": (
         Difference(
@@ -177,7 +197,7 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
         ),
         Difference(
             "attention scores",
-            "dot products with the sum of the queries over all heads, no softmax",
+            "dot products with the summed queries of the newest frames over all heads, no softmax",
             RELEASE,
             "Deep Forcing wan/modules/causal_model.py:471",
         ),
@@ -193,6 +213,14 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
             "new for each video",
             "Deep Forcing wan/modules/causal_model.py:413",
         ),
+        Difference(
+            "videos of a batch do not mix",
+            "one that keeps fewer tokens than another is filled up with zeros, which are attended to",
+            "what fills it up is not seen",
+            "Deep Forcing wan/modules/causal_model.py:496",
+        ),
+        MOVED_IN_PLACE,
+        END_OF_TABLES,
     ),
     "mag": (
         Difference(
@@ -205,14 +233,9 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
             "empty prompts with probability 0.6 for about 1400 steps of training",
             "0.8 and 1000 in the configuration",
             "concerns training only",
-            "MAG configs",
+            "MAG configs/mag.yaml",
         ),
-        Difference(
-            "scripts are in scripts/ and run",
-            "the folder is not there and imports fail",
-            "does not matter",
-            "Xilluill/MAG 08008c6",
-        ),
+        END_OF_TABLES,
     ),
     "rolling-forcing": (
         Difference(
@@ -233,6 +256,13 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
             "right noise levels",
             "Rolling Forcing pipeline/rolling_forcing_inference.py:169",
         ),
+        Difference(
+            "a video may begin with given latents",
+            "that path fails with a NameError",
+            "a history is encoded chunk by chunk, ours",
+            "Rolling Forcing pipeline/rolling_forcing_inference.py",
+        ),
+        END_OF_TABLES,
     ),
     "causvid": (
         Difference(
