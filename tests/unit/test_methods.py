@@ -1,12 +1,14 @@
 """Names, parameters and budgets as a user writes them."""
 
+import re
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import pytest
 
 from magbench.errors import ConfigError
+from magbench.runners.differences import DIFFERENCES
 from magbench.runners.methods import METHODS, BudgetError, bind, find_method, parse_method
 from magbench.runners.policies.fifo import Fifo
 from magbench.runners.policies.full import Full
@@ -188,6 +190,22 @@ def test_every_method_explains_itself() -> None:
         assert method.summary
         assert method.source
         assert find_method(name) is method
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_differences_name_parameters_that_are_there(name: str) -> None:
+    method = METHODS[name]
+    parameters = method.defaults()
+    assert method.differences
+    for difference in method.differences:
+        assert all(asdict(difference).values())
+        named = re.findall(r"(\w+)=", difference.here)
+        assert set(named) <= set(parameters)
+    assert ("variant" in parameters) == any("variant=paper" in each.here for each in method.differences)
+
+
+def test_differences_are_of_methods() -> None:
+    assert set(DIFFERENCES) == set(METHODS)
 
 
 def test_listing_imports_no_torch() -> None:
