@@ -78,8 +78,7 @@ def _announce_edits(prepared: "Prepared") -> None:
     stored = RunStore.open(root).samples() if RunStore.exists(root) else []
     rows = {job.method.label for job in prepared.plan.jobs}
     for label, count in Counter(sample.method.label for sample in of_other_code(prepared.plan, stored)).items():
-        samples = f"{count} sample{'s' if count != 1 else ''}"
         if label in rows:
-            console.note(f"  {label} has been edited: {samples} of the old code will be replaced")
+            console.note(f"  {label} has been edited: samples of the old code will be replaced ({count})")
         else:
-            console.warn(f"{label} has been edited since its {samples} were made: name it too, to replace them")
+            console.warn(f"{label} has been edited since its samples were made: name it too, to replace them ({count})")
