@@ -5,7 +5,6 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -16,16 +15,14 @@ from magbench.data.contact_sheet import make_contact_sheet
 from magbench.data.mini_world import Frame
 from magbench.data.video import open_video, video_ref, write_video
 from magbench.errors import MagbenchError, StoreError
-from magbench.jobs import Group, Job, Plan, sample_seed
+from magbench.jobs import Group, Job, Plan
 from magbench.metrics.engine import is_current, score
 from magbench.records import CaseRecord, SampleRecord, Timing, TraceRecord, Track, VideoRef
-from magbench.runners.methods import parse_method
-from magbench.runners.models import ModelInfo, VideoModel, find_model
+from magbench.runners.generate import Generator
+from magbench.runners.models import ModelInfo, find_model
 from magbench.runners.pool import Death, Pool, WorkerSpec
 from magbench.runners.references import render, transformed, truth_of
-from magbench.runners.rollout import PromptSwitch, Step, begin
 from magbench.runners.user_policies import described, fault, hold
-from magbench.runners.wan.sampler import seeded_noise
 from magbench.schedule import switch_frames
 from magbench.store import RunStore
 
@@ -164,17 +161,13 @@ class Worker:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
+        hold(setup.files)
         self.store = RunStore.open(setup.root)
         self.info = find_model(setup.model)
-
-    @cached_property
-    def model(self) -> VideoModel:
-        """The model, ready to generate."""
-        return self.info.load(self.setup.device, self.setup.dtype)
+        self.generator = Generator(self.info, setup.device, setup.dtype)
 
     def __call__(self, task: Task, emit: Emit) -> None:
         """Make what is missing of the task, then score what isn't scored.
-        hold(setup.files)
 
         Raises:
             StoreError: the run folder cannot be written.
@@ -212,7 +205,7 @@ class Worker:
 
     def _generate(self, task: Task, missing: Sequence[Job], emit: Emit) -> None:
         first = missing[0]
-        reason = self._refusal(first)
+        reason = self.generator.refusal(first)
         if reason:
             for job in missing:
                 self.store.write_sample(_failed(job, reason, "", "not_applicable"))
@@ -222,7 +215,7 @@ class Worker:
         slots = Group(task.jobs).slots(keys)
         with _boundary(self.store, missing):
             steps = []
-            for step in self._roll(slots):
+            for step in self.generator.roll(slots):
                 steps.append(step)
                 share = step.latents.shape[1] / first.case.frames
                 emit(Event("video", first.method.label, first.case.track, len(missing) * share))
@@ -233,49 +226,10 @@ class Worker:
                     with _boundary(self.store, [job]):
                         self._write_generated(job, latents[place], trace, task.real[place])
 
-    def _refusal(self, job: Job) -> str:
-        """Why the method has no meaning on the case; empty when it has."""
-        if job.method.applicability == "not applicable":
-            return job.method.reason
-        if parse_method(job.method.label).policy.writes_truth and not job.case.history_frames:
-            return "there is no ground truth to write back"
-        return self.info.refuses(job.method.budget_frames, job.case.frames)
-
-    def _roll(self, slots: Sequence[Job]) -> Iterator[Step]:
-        case, model = slots[0].case, self.model
-        config = model.transformer.config
-        shape = (self.info.chunk, config.in_channels, *model.latent_size)
-        seeds = [sample_seed(job.case, job.seed) for job in slots]
-        noise = seeded_noise(seeds, shape, model.transformer.dtype, self.setup.device)
-        with torch.inference_mode():
-            policy = parse_method(slots[0].method.label).policy
-            truth = self._truth(slots, case.frames) if policy.writes_truth else None
-            prompts = [job.case.prompt for job in slots]
-            rollout = begin(model, policy, prompts, noise, self.info.stride, truth)
-            if case.history_frames:
-                yield from rollout.history(self._truth(slots, case.history_frames))
-            yield from rollout.generate((case.frames - case.history_frames) // self.info.chunk, self._switches(slots))
-
-    def _truth(self, slots: Sequence[Job], frames: int) -> Tensor:
-        """The first `frames` latents of the rendered truth, [B, frames, C, H, W]."""
-        pixels = self.info.pixel_frames(frames)
-        latents = torch.stack([self.model.encode(render(job.case, job.seed)[:pixels]) for job in slots])
-        return latents.to(self.setup.device, self.model.transformer.dtype)
-
-    def _switches(self, slots: Sequence[Job]) -> dict[int, PromptSwitch]:
-        """The prompt switches that the slots share, by chunk; their prompts are each slot's own."""
-        first = slots[0].case
-        starts = switch_frames(first, self.info.fps, self.info.stride, self.info.chunk)
-        switches = zip(starts, first.schedule, zip(*(job.case.schedule for job in slots), strict=True), strict=True)
-        return {
-            start // self.info.chunk: PromptSwitch(self.model.text([each.prompt for each in prompts]), switch.cut)
-            for start, switch, prompts in switches
-        }
-
     def _write_generated(self, job: Job, latents: Tensor, trace: Sequence[TraceRecord], real: str | None) -> None:
         def frames() -> Iterator[Frame]:
             for block in torch.split(latents, DECODE_FRAMES):
-                yield from self.model.decode(block)
+                yield from self.generator.model.decode(block)
 
         timing = measured_timing(self.info, job.case, trace)
         truth = truth_of(job, self.store.sample(real) if real else None)

@@ -57,13 +57,14 @@ class CachedAttention:
             self.caches[layer].commit(self.chunk, q, k, v)
         return out
 
-    def _open(self, layer: int, q: Tensor, k: Tensor) -> None:
+    def _open(self, layer: int, q: Tensor, k: Tensor) -> Past:
         past = self.caches[layer].past(self.chunk, q, k)
         self.past_tokens = max(self.past_tokens, past.keys.shape[1])
         if layer == 0:
             self.shown = past
             """What layer 0 shows to this chunk."""
         self._buffers[layer] = _Buffer(past, q.shape[1], self.geometry)
+        return past
 
 
 class _Buffer:
@@ -88,6 +89,9 @@ class _Buffer:
         return attention(rotate(q, self.table), self.keys, self.values, self.mask)
 
 
+MakeAttention = Callable[[list[LayerCache], Geometry], CachedAttention]
+
+
 @dataclass(frozen=True)
 class Step:
     """One finished chunk, or a re-cache, which adds no frame."""
@@ -105,6 +109,7 @@ def begin(
     noise: NoiseSource,
     stride: int = 1,
     truth: Tensor | None = None,
+    attention: MakeAttention = CachedAttention,
 ) -> "Rollout":
     """The rollout that a policy runs in, on a whole model.
 
@@ -115,6 +120,7 @@ def begin(
         noise: See `Rollout`.
         stride: Pixel frames per latent frame after the first.
         truth: See `Rollout`.
+        attention: See `Rollout`.
 
     Raises:
         ConfigError: a prompt the model can't read, or something the policy needs is not there.
@@ -139,6 +145,7 @@ def begin(
         memory=memory,
         truth=truth,
         reencode=reencode,
+        attention=attention,
     )
 
 
@@ -184,9 +191,10 @@ class Rollout:
         truth: Latents [B, F, C, H, W] of the whole video, for policies that write them back.
         reencode: The last chunk's latents [B, F, C, H, W] -> its first frame decoded and encoded as the first of a
             video, [B, 1, C, H, W]; for rollouts that start over.
+        attention: Makes the `attend` of the rollout, and of what starts over in it.
 
     Raises:
-        ConfigError: the policy needs one of the last three, and it isn't there.
+        ConfigError: the policy needs the memory or the truth, and it isn't there.
     """
 
     def __init__(
@@ -201,6 +209,7 @@ class Rollout:
         memory: Writer | None = None,
         truth: Tensor | None = None,
         reencode: Callable[[Tensor], Tensor] | None = None,
+        attention: MakeAttention = CachedAttention,
     ) -> None:
         self.model, self.policy, self.sampler = model, policy, sampler
         self.text, self.noise, self.reencode = text, noise, reencode
@@ -220,6 +229,7 @@ class Rollout:
             dtype=keys.dtype,
             device=keys.device,
         )
+        self._make_attention = attention
         self.attention = self._empty_cache()
         self.frames = 0
         """Latent frames so far."""
@@ -302,7 +312,7 @@ class Rollout:
 
     def _empty_cache(self) -> CachedAttention:
         layers = range(self.model.config.layers)
-        return CachedAttention([self.policy.layer(self.geometry) for _ in layers], self.geometry)
+        return self._make_attention([self.policy.layer(self.geometry) for _ in layers], self.geometry)
 
     def _clock(self) -> float:
         if torch.device(self.geometry.device).type == "cuda":

@@ -89,6 +89,9 @@ class Past:
     """row * columns + column of each token, int64 like `frames`; None when the tokens are whole frames in order."""
     hide_own: int = 0
     """How many of the chunk's leading frames no query may see."""
+    chosen: Tensor | None = None
+    """How often each token was chosen one by one, integer like `frames`, 0 if its frame stays as a whole; None when all
+    frames do."""
     padding: Tensor | None = None
     """True for tokens that fill up a row of the batch and may not be seen, bool [B, T]; None when there are none."""
     folded: tuple[int, ...] = ()

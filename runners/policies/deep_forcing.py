@@ -186,6 +186,7 @@ class DeepForcingCache(LayerCache):
             sources=tokens.frames,
             own_frames=chunk.span,
             cells=tokens.cells,
+            chosen=tokens.chosen,
             padding=tokens.padding if bool(tokens.padding.any()) else None,
             dropped=dropped,
             events=("compress",) if compressed else (),

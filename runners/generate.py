@@ -1,0 +1,78 @@
+"""Jobs to latents: batches of samples on one model."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from magbench.jobs import Job, sample_seed
+from magbench.runners.methods import parse_method
+from magbench.runners.models import ModelInfo, VideoModel
+from magbench.runners.references import render
+from magbench.runners.rollout import CachedAttention, MakeAttention, PromptSwitch, Step, begin
+from magbench.runners.wan.sampler import seeded_noise
+from magbench.schedule import switch_frames
+
+
+class Generator:
+    """Rolls out jobs; loads the model when it is first needed.
+
+    Args:
+        info: The model.
+        device: Torch device.
+        dtype: Numeric type of the rollout.
+    """
+
+    def __init__(self, info: ModelInfo, device: str, dtype: str) -> None:
+        self.info, self.device, self.dtype = info, device, dtype
+
+    @cached_property
+    def model(self) -> VideoModel:
+        """The model, ready to generate."""
+        return self.info.load(self.device, self.dtype)
+
+    def refusal(self, job: Job) -> str:
+        """Why the method has no meaning on the case; empty when it has."""
+        if job.method.applicability == "not applicable":
+            return job.method.reason
+        if parse_method(job.method.label).policy.writes_truth and not job.case.history_frames:
+            return "there is no ground truth to write back"
+        return self.info.refuses(job.method.budget_frames, job.case.frames)
+
+    def roll(self, slots: Sequence[Job], attention: MakeAttention = CachedAttention) -> Iterator[Step]:
+        """Make the videos of one batch, chunk by chunk.
+
+        Args:
+            slots: Jobs of one `Group`, one per row; see `Group.slots`.
+            attention: See `Rollout`.
+        """
+        case, model = slots[0].case, self.model
+        config = model.transformer.config
+        shape = (self.info.chunk, config.in_channels, *model.latent_size)
+        seeds = [sample_seed(job.case, job.seed) for job in slots]
+        noise = seeded_noise(seeds, shape, model.transformer.dtype, self.device)
+        with torch.inference_mode():
+            policy = parse_method(slots[0].method.label).policy
+            truth = self._truth(slots, case.frames) if policy.writes_truth else None
+            prompts = [job.case.prompt for job in slots]
+            rollout = begin(model, policy, prompts, noise, self.info.stride, truth, attention)
+            if case.history_frames:
+                yield from rollout.history(self._truth(slots, case.history_frames))
+            yield from rollout.generate((case.frames - case.history_frames) // self.info.chunk, self._switches(slots))
+
+    def _truth(self, slots: Sequence[Job], frames: int) -> Tensor:
+        """The first `frames` latents of the rendered truth, [B, frames, C, H, W]."""
+        pixels = self.info.pixel_frames(frames)
+        latents = torch.stack([self.model.encode(render(job.case, job.seed)[:pixels]) for job in slots])
+        return latents.to(self.device, self.model.transformer.dtype)
+
+    def _switches(self, slots: Sequence[Job]) -> dict[int, PromptSwitch]:
+        """The prompt switches that the slots share, by chunk; their prompts are each slot's own."""
+        first = slots[0].case
+        starts = switch_frames(first, self.info.fps, self.info.stride, self.info.chunk)
+        switches = zip(starts, first.schedule, zip(*(job.case.schedule for job in slots), strict=True), strict=True)
+        return {
+            start // self.info.chunk: PromptSwitch(self.model.text([each.prompt for each in prompts]), switch.cut)
+            for start, switch, prompts in switches
+        }
