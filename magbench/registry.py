@@ -55,6 +55,8 @@ class Registry(Mapping[str, Any]):
         Raises:
             ConfigError: no such name; the hint names the closest one.
         """
+        if name in self._own:
+            return load_object(self._own[name])
         paths = self.paths()
         if name not in paths:
             raise ConfigError(f"unknown {self.kind} {name!r}", did_you_mean(name, paths))
