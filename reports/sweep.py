@@ -57,7 +57,7 @@ def is_sweep(track: TrackReport) -> bool:
 
 def crowded(rows: Iterable[Row]) -> bool:
     """Whether plots over time and players can't hold all the rows."""
-    counts = [len(members) for members in families(rows).values()]
+    counts = [len(members) for members in families(row for row in rows if row.applies).values()]
     return max(counts, default=0) > 1 and (sum(counts) > MOST_ROWS or max(counts) > MOST_BUDGETS)
 
 
@@ -76,11 +76,11 @@ def shown(track: TrackReport) -> tuple[Row, ...]:
 
 
 def common_budget(track: TrackReport) -> float | None:
-    """The baseline's own budget where it is one of its rows, else that of its first row."""
+    """Of the baseline's budgets the one at which most methods have videos; of several, its own, else the smallest."""
     base = next((row for row in track.methods if row.label == track.baseline), track.methods[0])
-    budgets = [row.method.budget_frames for row in track.methods if row.family == base.family]
-    own = base.method.own_budget_frames
-    return own if own in budgets else base.method.budget_frames
+    made = [row.method.budget_frames for row in track.methods if row.cost and row.method.matched]
+    mine = families(track.methods)[base.family]
+    return max(mine, key=lambda row: (made.count(row.method.budget_frames), row.own_budget)).method.budget_frames
 
 
 def endpoints(track: TrackReport) -> tuple[Endpoint, ...]:
