@@ -212,7 +212,7 @@ class Bench:
         return time.process_time()
 
     def _random(self, *shape: int) -> Tensor:
-        return torch.randn(shape).to(self.size.device, self.size.dtype)
+        return torch.randn(shape, device=self.size.device, dtype=self.size.dtype)
 
 
 def held_bytes(thing: Any) -> int:
