@@ -264,7 +264,7 @@ def bind(spec: str, budget: int | None) -> BoundMethod:
     except BudgetError as error:
         plain = parse_method(spec)
         joint = "," if ":" in plain.label else ":"
-        reason = " ".join(filter(None, (error.message, error.hint)))
+        reason = "; ".join(filter(None, (error.message.rstrip("."), error.hint)))
         return replace(plain, label=f"{plain.label}{joint}{BUDGET}={budget}", refused=budget, refusal=reason)
 
 

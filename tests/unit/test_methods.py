@@ -116,9 +116,9 @@ def test_rows_of_a_family_differ_in_their_budget_only(spec: str, budget: int | N
     [
         ("memrope", 4, "memrope:budget=4", "window 7 of memrope is smaller than sink (3), memories (2) and chunk (3)"),
         ("fifo:sink=6", 5, "fifo:sink=6,budget=5", "window 8 of fifo is smaller than sink (6) and chunk (3)"),
-        ("deep-forcing", 1, "deep-forcing:budget=1", "can't use a budget of 1 frames. use 2 or more"),
-        ("mag", 2, "mag:budget=2", "mag can't use a budget of 2 frames. its sink alone is 2"),
-        ("mag:sink=0", 9, "mag:sink=0,budget=9", "its own is 7 with ring=7. leave the budget out and set ring"),
+        ("deep-forcing", 1, "deep-forcing:budget=1", "can't use a budget of 1 frames; use 2 or more"),
+        ("mag", 2, "mag:budget=2", "mag can't use a budget of 2 frames; its sink alone is 2"),
+        ("mag:sink=0", 9, "mag:sink=0,budget=9", "its own is 7 with ring=7; leave the budget out and set ring"),
         ("mag:variant=paper", 9, "mag:variant=paper,budget=9", "its own grows with the video with ring=7"),
         ("rolling-forcing", 2, "rolling-forcing:budget=2", "its anchor alone is 3"),
     ],
