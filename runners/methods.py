@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 from magbench.errors import ConfigError
 from magbench.registry import Registry, did_you_mean
 from magbench.runners.differences import DIFFERENCES, Difference
-from magbench.runners.user_policies import code_of, policy_in_file, telling, vetted
+from magbench.runners.user_policies import code_of, documentation, policy_in_file, telling, vetted
 
 if TYPE_CHECKING:
     from magbench.runners.policies.base import CachePolicy
@@ -209,7 +209,7 @@ def find_method(name: str) -> Method:
     if path.endswith(".py"):
         path = str(Path(path))
         policy = policy_in_file(path, cls)
-        summary = (policy.__doc__ or "").strip().partition("\n")[0]
+        summary = documentation(policy).partition("\n\n")[0].replace("\n", " ")
         return PolicyFile(f"{path}:{cls}", summary, path, policy)
     known = all_methods()
     if name not in known:

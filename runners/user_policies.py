@@ -83,6 +83,12 @@ def vetted(policy: Any, name: str) -> "type[CachePolicy]":
     return found
 
 
+def documentation(policy: type) -> str:
+    """The docstring of a policy class; empty where there is only the signature that dataclasses put in its place."""
+    text = inspect.getdoc(policy) or ""
+    return "" if text.startswith(f"{policy.__name__}(") else text
+
+
 def code_of(policy: type) -> bytes:
     """The file that defines a policy, as it was loaded; empty for those of magbench, which change with its version."""
     if policy.__module__.startswith("magbench."):

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -34,6 +35,12 @@ def _harmless(text: str) -> str:
 def say(text: str = "") -> None:
     """Print a line of result to stdout, as it is but for control characters."""
     _console().print(Text(_harmless(text)))
+
+
+def fold(text: str, hang: int) -> None:
+    """Print a line of result; a terminal gets it broken between words, the further lines `hang` columns in."""
+    lines = textwrap.wrap(text, width(), subsequent_indent=" " * hang, break_on_hyphens=False)
+    say("\n".join(lines) if sys.stdout.isatty() else text)
 
 
 def note(text: str) -> None:
@@ -154,6 +161,6 @@ def facts(values: dict[str, Any], indent: str = "") -> None:
         elif "\n" in str(value):
             say(f"{indent}{name}:")
             for line in str(value).splitlines():
-                say(f"{indent}  {line.strip()}" if line.strip() else "")
+                fold(f"{indent}  {line.strip()}" if line.strip() else "", len(indent) + 2)
         elif value:
-            say(f"{indent}{name}: {value}")
+            fold(f"{indent}{name}: {value}", len(indent) + 2)

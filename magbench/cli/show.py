@@ -1,7 +1,6 @@
 """`magbench show NAME`."""
 
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -12,36 +11,43 @@ from magbench.registry import did_you_mean
 
 
 def _method(name: str) -> dict[str, Any]:
-    from magbench.runners.methods import parse_method
-    from magbench.runners.models import MODELS
+    from magbench.runners.description import describe
 
-    bound = parse_method(name)
-    method = bound.method
-    return {
-        "method": bound.label,
-        "summary": method.summary,
-        "source": method.source,
-        "release and paper": {str(n): " / ".join(each.lines()) for n, each in enumerate(method.differences, 1)},
-        "policy": " ".join((type(bound.policy).__doc__ or "").split()),
-        "budget": "grows with the video" if bound.policy.budget is None else f"{bound.policy.budget} past frames",
-        "parameters": {k: f"{v}  ({_document(type(bound.policy), k)})" for k, v in bound.parameters.items()},
-        "applicability": {m.name: ": ".join(m.applicability(method.name, bound.parameters)) for m in MODELS.values()},
-    }
+    return describe(name)
 
 
-def _document(policy: type, name: str) -> str:
-    """The docstring under a field, read from the source."""
-    import ast
-    import inspect
-    import textwrap
+def _say_method(facts: dict[str, Any]) -> None:
+    from magbench.runners.differences import Difference
+    from magbench.runners.methods import spelled
 
-    body = ast.parse(textwrap.dedent(inspect.getsource(policy))).body[0]
-    lines = body.body if isinstance(body, ast.ClassDef) else []
-    for field, text in pairwise(lines):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.target.id == name:
-            found = text.value if isinstance(text, ast.Expr) else None
-            return " ".join(str(found.value).split()) if isinstance(found, ast.Constant) else ""
-    return ""
+    about = "about" if facts["about"] != facts["summary"] else "summary"
+    console.facts({name: facts[name] for name in dict.fromkeys(["method", "summary", "source", about])})
+    parameters, budget = facts["parameters"].items(), facts["budget"]
+    _list("parameters:", {spelled({name: each["value"]}): _explained(each) for name, each in parameters})
+    sets = {frames: spelled(each) for frames, each in budget["sets"].items()} | budget["refused"]
+    _list(f"budget: {budget['about']}", {f"--budget {frames}": sets[frames] for frames in sorted(sets)})
+    differences = enumerate((Difference(**each).lines() for each in facts["differences"]), 1)
+    _list("paper and release:", {f"{number}.": lines for number, lines in differences})
+    _list("on a model:", {name: f"{fit['is']}: {fit['reason']}" for name, fit in facts["applicability"].items()})
+    console.facts({name: facts[name] for name in ("loop", "also holds", "written by", "at a new prompt")})
+
+
+def _list(title: str, items: Mapping[str, str | tuple[str, ...]]) -> None:
+    """A title, and below it names with a line or more for each."""
+    margin = max(map(len, items), default=0) + 4
+    if items or not title.endswith(":"):
+        console.fold(title, 2)
+    for name, lines in items.items():
+        first, *others = (lines,) if isinstance(lines, str) else lines
+        console.fold(f"  {name:<{margin - 2}}{first}".rstrip(), margin)
+        for line in others:
+            console.fold(f"{'':<{margin}}{line}", margin)
+
+
+def _explained(parameter: dict[str, Any]) -> str:
+    kind = parameter["type"]
+    choices = "" if isinstance(kind, str) else f" One of {', '.join(map(str, kind))}."
+    return f"{parameter['about']}{choices}".strip()
 
 
 def _model(name: str) -> dict[str, Any]:
@@ -118,36 +124,38 @@ def _suite(name: str) -> dict[str, Any]:
 def _known() -> dict[Callable[[str], dict[str, Any]], list[str]]:
     """Names, by what describes them. A model and a suite may share one."""
     from magbench.metrics import METRICS
-    from magbench.runners.methods import METHODS
+    from magbench.runners.methods import all_methods
     from magbench.runners.models import MODELS
     from magbench.suite import suite_names
 
     metrics = [part for name in METRICS for part in (name, name.partition("@")[0])]
-    return {_method: list(METHODS), _model: list(MODELS), _metric: metrics, _suite: list(suite_names())}
+    return {_method: list(all_methods()), _model: list(MODELS), _metric: metrics, _suite: list(suite_names())}
 
 
 @click.command("show")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(name: str, as_json: bool) -> int:
-    """Describe whatever has this name: a method (parameters may follow), model, metric or suite."""
-    known = _known()
-    found = [describe(name) for describe, names in known.items() if name in names or _is_method(describe, name, names)]
+    """Describe whatever has this name: a method (parameters may follow), model, metric or suite, or ./file.py:Class."""
+    from magbench.runners.methods import split_spec
+
+    known, method = _known(), split_spec(name)[0]
+    found = {
+        describe: describe(name)
+        for describe, names in known.items()
+        if name in names or (describe is _method and (method in names or ".py" in method))
+    }
     if not found:
         names = {each for names in known.values() for each in names}
         raise ConfigError(f"nothing is called {name!r}", did_you_mean(name, names))
     if as_json:
-        console.dump(found)
+        console.dump(list(found.values()))
         return 0
-    for index, facts in enumerate(found):
+    for index, (describe, facts) in enumerate(found.items()):
         if index:
             console.say()
-        console.facts(facts)
+        (_say_method if describe is _method else console.facts)(facts)
     return 0
-
-
-def _is_method(describe: Callable[[str], dict[str, Any]], name: str, names: list[str]) -> bool:
-    return describe is _method and name.partition(":")[0] in names
 
 
 def _better(direction: str) -> str:

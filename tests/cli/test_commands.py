@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from magbench import __version__
+from magbench.cli import console
 from magbench.metrics import METRICS
-from magbench.runners.methods import METHODS
+from magbench.runners.methods import METHODS, parse_method, spelled
 from magbench.suite import suite_names
 from tests.cli.conftest import Invoke
 
@@ -102,16 +104,76 @@ def test_everything_can_be_shown(name: str, invoke: Invoke) -> None:
 
 
 def test_show_tells_what_a_user_needs(invoke: Invoke) -> None:
-    memrope = invoke("show", "memrope:sink=1").out
-    assert "method: memrope:sink=1" in memrope
-    assert "sink: 1  (First frames of the video that never leave.)" in memrope
-    assert "budget: 9 past frames" in memrope
-    assert "training-free transfer" in memrope
-    assert "paper: zero" in memrope
+    memrope = invoke("show", "memrope:sink=1").out.splitlines()
+    assert memrope[:2] == [
+        "method: memrope:sink=1",
+        "summary: sink, a long and a short moving average of evicted frames, newest frames, at slot positions",
+    ]
+    assert "  sink=1           First frames of the video that never leave." in memrope
+    assert "  memory=both      Which averages are kept. One of both, long, short, none." in memrope
+    assert [line for line in memrope if line.startswith("budget: 9 past frames; --budget N: 3 or more. ")]
+    assert "  --budget 12  window=15" in memrope
+    assert "  1.  paper: both memories start at zero; release: they start at the first evicted mean" in memrope
+    assert [line for line in memrope if line.startswith("      here: as released; variant=paper")]
+    assert "  mini  training-free transfer: the model was not trained with this cache" in memrope
+    assert [line for line in memrope if line.startswith("also holds: ")]
     mini = invoke("show", "mini").out
     assert "16 long-horizon" in invoke("list", "suites").out
     assert "suite: mini version 1" in mini
     assert "model: mini" in mini
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_json_says_of_a_method_is_complete(name: str, invoke: Invoke) -> None:
+    (found,) = json.loads(invoke("show", name, "--json").out)
+    bound = parse_method(name)
+    assert (found["method"], found["summary"], found["source"]) == (name, bound.method.summary, bound.method.source)
+    assert {key: each["value"] for key, each in found["parameters"].items()} == bound.parameters
+    assert all(each["about"].endswith((".", ")")) for each in found["parameters"].values())
+    assert found["differences"] == [asdict(each) for each in bound.method.differences]
+    assert set(found["applicability"]) == {"mini"}
+    assert found["applicability"]["mini"]["reason"]
+    budget = found["budget"]
+    assert (budget["own"], budget["matched"]) == (bound.policy.budget, bound.policy.matched)
+    assert list(budget["sets"]) == (["6", "9", "12", "18"] if bound.policy.matched else [])
+    for frames, sets in budget["sets"].items():
+        assert parse_method(f"{name}:{spelled(sets)}").policy.budget == int(frames)
+    loops = {"rolling-forcing": "RollingWindow.", "causvid": "OverlappingRollouts."}
+    assert found["loop"].partition(" ")[0] == loops.get(name, "")
+    assert bool(found["also holds"]) == (name in ("memrope", "deep-forcing"))
+    assert found["written by"] == ("a second network, which sees an empty prompt" if name == "mag" else "")
+    prompt = "the newest 12 frames are encoded again"
+    assert found["at a new prompt"] == (prompt if name == "longlive" else "")
+
+
+def test_show_says_why_there_is_no_budget(invoke: Invoke) -> None:
+    assert "budget: grows with the video, whatever --budget says." in invoke("show", "full").out
+    assert "budget: 12 past frames\n" in invoke("show", "fifo:window=15").out
+    assert "  --budget 6   window 9 of fifo is smaller than sink (7)" in invoke("show", "fifo:sink=7").out
+
+
+def test_a_terminal_gets_lines_of_its_width(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr(console, "width", lambda: 30)
+    console.fold("  1.  a rather long line, which goes on and on", 6)
+    assert capsys.readouterr().out == "  1.  a rather long line,\n      which goes on and on\n"
+
+
+def test_a_policy_file_can_be_shown(tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = "from magbench.runners.policies.fifo import *\n\n@dataclass(frozen=True)\nclass Mine(Fifo):\n    "
+    (tmp_path / "mine.py").write_text(f'{code}"""Mine, all\n    mine."""\n    tail: int = 2\n    """Its end."""\n')
+    lines = invoke("show", "./mine.py:Mine:sink=1").out.splitlines()
+    assert lines[:4] == ["method: mine.py:Mine:sink=1", "summary: Mine, all mine.", "source: mine.py", "parameters:"]
+    assert "  sink=1     First frames of the video that never leave." in lines
+    assert "  tail=2     Its end." in lines
+    (tmp_path / "mine.py").write_text(f"{code}pass\n")
+    assert invoke("show", "mine.py:Mine").out.splitlines()[:2] == ["method: mine.py:Mine", "source: mine.py"]
+    done = invoke("show", "mine.py:Your")
+    assert (done.code, done.out) == (2, "")
+    assert "error: 'mine.py' defines no class 'Your'." in done.err
 
 
 def test_report_rebuilds_the_same_bytes(finished: Path, invoke: Invoke) -> None:
