@@ -113,10 +113,10 @@ class MethodRecord(Record):
     """The label without what a budget has decided: rows of a family differ in their budget only."""
     matched: bool = True
     """False for a row of reference whose budget can't be chosen."""
-    applicability: Applicability
-    reason: str = ""
     code_sha256: str = ""
     """Of the file that defines the policy, where it is none of magbench's."""
+    applicability: Applicability
+    reason: str = ""
 
 
 class SampleRecord(Record):
@@ -149,7 +149,8 @@ class TraceRecord(Record):
     ms: FiniteFloat
     passes: int
     keys_passes: FiniteFloat = 0.0
-    """Key frames that a query of the chunk saw, the chunk's own included, summed over all passes."""
+    """Key frames that a query saw, its own chunk's included, summed over all passes; a pass over more frames than a
+    chunk has counts in proportion."""
     past_frames: FiniteFloat
     """Past tokens attended to, in frames, the chunk itself excluded."""
     cached_frames: FiniteFloat
@@ -214,10 +215,10 @@ class FingerprintRecord(Record):
     """Canonical label."""
     parameters: dict[str, Any] = {}
     """All parameters, defaults resolved."""
-    budget_frames: FiniteFloat | None = None
-    model: str
     code_sha256: str = ""
     """As in `MethodRecord`."""
+    budget_frames: FiniteFloat | None = None
+    model: str
     weights_sha256: str
     dtype: str
     sampler: str

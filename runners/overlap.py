@@ -17,6 +17,7 @@ class OverlappingRollouts(Rollout):
 
     That one is not generated: its first frame is decoded and encoded again, the others stay, and a clean pass opens a
     fresh cache with it. A rollout that follows a given history begins in the same way with the history's last chunk.
+    Where a video ends decides which chunk is the last, so all its chunks have to be asked for in one call.
     """
 
     def history(self, latents: Tensor) -> Iterator[Step]:

@@ -273,7 +273,8 @@ class Rollout:
         clean = self._denoise(chunk.first // CHUNK_FRAMES) if given is None else given
         self._write(clean, chunk)
         passes = 1 + (len(self.sampler.timesteps) if given is None else 0)
-        return Step(clean, self._trace(chunk, self._clock() - start, passes, passes * self._keys()))
+        seen = passes * self._keys() * chunk.frames / CHUNK_FRAMES
+        return Step(clean, self._trace(chunk, self._clock() - start, passes, seen))
 
     def _write(self, clean: Tensor, chunk: Chunk) -> None:
         """The clean pass."""

@@ -51,8 +51,8 @@ class DeepForcing(CachePolicy):
                 f"keep of deep-forcing is {self.keep}.",
                 f"use sink + recent = {self.sink + self.recent} to window = {self.window}",
             )
-        if self.reuse < 1:
-            raise ConfigError(f"reuse of deep-forcing is {self.reuse}.", "use 1 or more")
+        if not 1 <= self.reuse <= 255:
+            raise ConfigError(f"reuse of deep-forcing is {self.reuse}.", "use 1 to 255")
 
     def layer(self, geometry: Geometry) -> "DeepForcingCache":
         """An empty cache for one layer."""
