@@ -173,7 +173,7 @@ def _bytes(subject: Subject) -> str:
 
 
 def _positions(subject: Subject) -> str:
-    """Every token has a place: time indices from 0 to the chunk's own, cells of the grid, sources in the past."""
+    """Time indices run from 0 to the chunk's own, cells are on the grid, sources in the past."""
     shared = 0
     for watched in (subject.plain, subject.switched):
         for call in watched.shown:
