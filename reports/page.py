@@ -13,6 +13,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from magbench.records import CaseRecord
 from magbench.reports.curves import Entry
 from magbench.reports.grids import Grid, against, case_grid, differences, headline, levels
 from magbench.reports.model import Failure, Missing, Report, TrackReport
@@ -207,6 +208,12 @@ def _reading(track: TrackReport) -> str:
     return "; ".join(filter(None, parts))
 
 
+def prompts(case: CaseRecord) -> str:
+    """The prompt, and those that follow it."""
+    later = (f"{'cut at' if s.cut else 'from'} {s.at:g} s: {s.prompt}" for s in case.schedule)
+    return " · ".join([case.prompt, *later])
+
+
 def _case(track: TrackReport, case: str, seed: int, has: Callable[[str], bool], opened: bool) -> CaseView:
     labels = {row.label for row in shown(track)}
     entries = [e for e in track.entries if (e.sample.case.id, e.sample.seed) == (case, seed)]
@@ -219,7 +226,7 @@ def _case(track: TrackReport, case: str, seed: int, has: Callable[[str], bool], 
     return CaseView(
         id=f"{track.name}-{case}-{seed}",
         title=case,
-        prompt=record.prompt,
+        prompt=prompts(record),
         facts=" · ".join(filter(None, facts)),
         players=tuple(players),
         seconds=max((player.seconds for player in players), default=0.0),

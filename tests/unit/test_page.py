@@ -8,6 +8,8 @@ from urllib.parse import unquote
 import pytest
 
 from magbench import reports
+from magbench.records import CaseRecord, Switch
+from magbench.reports.page import prompts
 from magbench.store import RunStore
 from tests.synthetic_run import HOSTILE, make_run, make_sweep, run_record, sweep_record
 
@@ -92,6 +94,13 @@ def test_hostile_prompt_is_text(page, built):
     assert len(page.all("script")) == 1
     assert HOSTILE in "".join(page.words)
     assert not page.open
+
+
+def test_a_schedule_is_told_and_is_text():
+    case = CaseRecord(id="a", track="long-horizon", prompt="one", frames=30, schedule=({"at": 1.5, "prompt": HOSTILE},))
+    assert prompts(case) == f"one · from 1.5 s: {HOSTILE}"
+    cut = case.model_copy(update={"schedule": (Switch(at=2, prompt="two", cut=True),)})
+    assert prompts(cut) == "one · cut at 2 s: two"
 
 
 def test_page_is_offline_and_every_link_leads_somewhere(store, page):
