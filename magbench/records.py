@@ -305,12 +305,74 @@ class MetricRecord(Record):
         return self
 
 
+Tier = Literal["sink", "memory", "chosen before", "newly chosen", "recent", "newly cached", "own"]
+"""Kinds of keys that a chunk attends to; see `magbench.runners.diagnostics`."""
+Border = Literal["chunk", "latent", "update", "other"]
+"""Kinds of borders in a video; see `magbench.metrics.consecutive.Seams`."""
+AGES = (1, 4, 8, 16, 32, 64)
+"""Youngest age in each bin of an age histogram. Age: latent frames from a token's own frame to the chunk's first."""
+
+
+class ChunkWhy(Record):
+    """What a chunk was shown of the past and what it looked at: means over the layers that were sampled."""
+
+    first_frame: int
+    overlap: FiniteFloat | None = None
+    """Jaccard index of the raw past tokens shown to the chunk before and to this one, leaving out the chunk before
+    itself, which could not be in the first of the two sets. None where that set is empty."""
+    chosen_overlap: FiniteFloat | None = None
+    """Where tokens have just been chosen one by one: the Jaccard index of the last choice and this one."""
+    chosen_chance: FiniteFloat | None = None
+    """The same, had this choice been made at random from the tokens that could be chosen."""
+    ages: tuple[FiniteFloat, ...] = ()
+    """Share of each bin of `AGES` in the past tokens shown, and last that of memory tokens, which have no age."""
+    keys: dict[Tier, FiniteFloat]
+    """Share of each tier in the keys that a query sees, the chunk's own included."""
+    mass: dict[Tier, FiniteFloat]
+    """Share of each tier in the attention: mean over queries, heads and noisy passes."""
+
+
+class VideoWhy(Record):
+    """The diagnostics of one video."""
+
+    case: str
+    seed: int
+    chunks: tuple[ChunkWhy, ...]
+    ssim: dict[Border, FiniteFloat]
+    """Median SSIM of consecutive frames across each kind of border."""
+    effects: tuple[Reduction, ...]
+    """`border_effect` and `update_effect` of `ssim_consecutive@default`."""
+
+
+class MethodWhy(Record):
+    """The diagnostics of one method."""
+
+    method: MethodRecord
+    state: State = "value"
+    reason: str = ""
+    hint: str = ""
+    videos: tuple[VideoWhy, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "MethodWhy":
+        if (self.state == "value") != bool(self.videos) or (self.state != "value" and not self.reason):
+            raise ValueError(f"why of {self.method.label!r}: state {self.state!r} with {len(self.videos)} videos")
+        return self
+
+
+class WhyRecord(Record):
+    """why.json: what each method's cache showed, and what was looked at."""
+
+    schema_version: Literal[1] = 1
+    methods: tuple[MethodWhy, ...]
+
+
 class RunRecord(Record):
     """run.json: who, what, when, with which versions."""
 
     schema_version: Literal[1] = 1
     magbench_version: str
-    kind: Literal["run", "score", "fingerprint"]
+    kind: Literal["run", "score", "fingerprint", "why"]
     suite: str = ""
     suite_version: int = 0
     model: str = ""

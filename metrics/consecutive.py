@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from magbench.metrics.base import Declared, NotApplicable, Scores
-from magbench.records import Direction, Series, Timing
+from magbench.records import Border, Direction, Series, Timing
 
 GAP = 0.125
 """Seconds between the two frames of a pair."""
@@ -178,20 +178,19 @@ class Consecutive:
             (Series(name=recipe.name, times=tuple(times.tolist()), values=tuple(self._values)),),
         )
 
-    def medians(self, timing: Timing) -> dict[str, float]:
+    def medians(self, timing: Timing) -> dict[Border, float]:
         """Median value of the pairs across each kind of border, see `Seams`; no entry where there are none."""
         values = np.array(self._values)
         return {kind: float(np.median(values[at])) for kind, at in self._across(timing).items() if at.any()}
 
-    def _across(self, timing: Timing) -> dict[str, Mask]:
+    def _across(self, timing: Timing) -> dict[Border, Mask]:
         """For each kind of border, by the names of `Seams`, the pairs with one between their frames."""
         seams = Seams.of(timing)
+        after, before = (np.array([pair[place] for pair in self._pairs], dtype=np.int64) for place in (0, 1))
 
         def across(borders: Iterable[int]) -> Mask:
             sides = np.array(sorted(borders), dtype=np.int64)
-            return np.array(
-                [np.searchsorted(sides, b, "right") < np.searchsorted(sides, a, "right") for a, b, *_ in self._pairs]
-            )
+            return np.asarray(np.searchsorted(sides, before, "right") < np.searchsorted(sides, after, "right"))
 
         update, chunk = across(seams.update), across(timing.chunk_borders)
         return {
@@ -225,13 +224,13 @@ def _spike_rate(dissimilarity: Values, times: Values, still: float) -> float | N
     return float(np.mean(spikes(np.log(np.maximum(dissimilarity, still)), times)))
 
 
-def _border_effect(effect: Values, across: Mapping[str, Mask], timing: Timing) -> float | NotApplicable:
+def _border_effect(effect: Values, across: Mapping[Border, Mask], timing: Timing) -> float | NotApplicable:
     if not timing.chunk_borders:
         return NotApplicable("the chunk borders of this video are not known, or it has none")
     return _difference(effect, across["chunk"], across["latent"], "chunk borders", "latent borders inside chunks")
 
 
-def _update_effect(effect: Values, across: Mapping[str, Mask], timing: Timing) -> float | NotApplicable:
+def _update_effect(effect: Values, across: Mapping[Border, Mask], timing: Timing) -> float | NotApplicable:
     if not timing.chunk_borders:
         return NotApplicable("the chunk borders of this video are not known, or it has none")
     if not timing.update_borders:

@@ -1,7 +1,7 @@
 """Rolling Forcing: chunks of rising noise are denoised together, before them an anchor and the newest clean frames."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ class RollingForcing(CachePolicy):
     """
 
     rollout = "magbench.runners.rolling_window:RollingWindow"
+
+    sink: ClassVar[int] = CHUNK_FRAMES
+    """First frames of the video that never leave: the anchor."""
 
     window: int = 21
     """Frames a pass may see, the noisy ones included."""
