@@ -1,17 +1,17 @@
 """Evaluation suite for KV-cache policies in autoregressive long-video generation.
 
-`magbench.run(...)`, `magbench.score(...)`, `magbench.load(folder)` and `magbench.compare(a, b)` mirror the command
-line.
+`magbench.run(...)`, `magbench.score(...)`, `magbench.why(...)`, `magbench.load(folder)` and `magbench.compare(a, b)`
+mirror the command line.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["compare", "load", "run", "score"]
+__all__ = ["compare", "load", "run", "score", "why"]
 
 if TYPE_CHECKING:
-    from magbench.api import load, run, score
+    from magbench.api import load, run, score, why
     from magbench.comparison import compare
 
 

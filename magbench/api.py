@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from magbench import provenance
 from magbench.errors import ConfigError
 from magbench.jobs import Plan, of_other_code, refuse_mixture
-from magbench.options import Existing, FingerprintOptions, RunOptions, ScoreOptions
-from magbench.records import FingerprintRecord, RunRecord
+from magbench.options import Existing, FingerprintOptions, RunOptions, ScoreOptions, WhyOptions
+from magbench.records import FingerprintRecord, RunRecord, WhyRecord
 from magbench.results import Results, read
 from magbench.store import RunStore
 
@@ -114,6 +114,39 @@ def fingerprint(**options: Any) -> dict[str, FingerprintRecord]:
     return found
 
 
+def why(**options: Any) -> WhyRecord:
+    """Look into what caches keep and what is looked at; the options are those of `WhyOptions`. Workers as in `run`.
+
+    Returns:
+        What `why.json` holds; a method that failed has state `error` and a reason.
+
+    Raises:
+        ConfigError: an option can't be used, or the folder holds something else.
+        MissingWeightsError: the model's weights are not here.
+        StoreError: the folder can't be written.
+    """
+    from magbench.runners.why import prepare_why
+
+    return carry_out_why(prepare_why(WhyOptions.parse(options)), lambda event: None)
+
+
+def carry_out_why(prepared: "Prepared", observe: Observer) -> WhyRecord:
+    """Look into what `runners.why.prepare_why` prepared; the folder then holds this and nothing older."""
+    from magbench import reports
+    from magbench.runners.user_policies import hold
+    from magbench.runners.why import diagnose
+
+    store = enter(prepared.setup.root, prepared.record)
+    try:
+        record = diagnose(prepared, observe)
+    finally:
+        hold({})
+    store.write_why(record)
+    reports.build_why(store, record)
+    _close(store, "incomplete" if any(one.state == "error" for one in record.methods) else "complete")
+    return record
+
+
 def carry_out_score(prepared: "PreparedScore", observe: Observer) -> Results:
     """Score what `runners.scoring.prepare_score` found; otherwise as `carry_out`."""
     from magbench.runners.scoring import run_score
@@ -208,7 +241,7 @@ def _close(store: RunStore, status: str) -> None:
 def _continued(record: RunRecord, old: RunRecord) -> RunRecord:
     """The record of a run that goes on, possibly with other methods or tracks than before."""
     update: dict[str, object] = {"started": old.started}
-    if record.kind != "score":
+    if record.kind in ("run", "fingerprint"):
         update["methods"] = tuple(dict.fromkeys([*record.methods, *old.methods]))
     if record.kind == "run":
         metrics = {**old.resolved.get("metrics", {}), **record.resolved["metrics"]}

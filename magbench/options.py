@@ -1,4 +1,4 @@
-"""The options of `run`, `score` and `fingerprint`: one spelling on the command line, in the environment and in Python.
+"""Options of commands: one spelling on the command line, in the environment and in Python.
 
 Each field here is `--field-name`, `MAGBENCH_FIELD_NAME` and `field_name=`.
 """
@@ -138,3 +138,26 @@ class FingerprintOptions(Options):
     device: str = Field("auto", description="cpu, cuda, cuda:1 ... auto: cuda where there is one.")
     dtype: Literal["float32", "bfloat16"] | None = Field(None, description="Numeric type instead of the model's.")
     out: Path = Field(description="Run folder to make or add to.")
+
+
+class WhyOptions(Options):
+    """Options of `magbench why`."""
+
+    method: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)] = Field(
+        description="Method to look into, e.g. memrope or deep-forcing:budget=18. Repeatable. `all`: every method."
+    )
+    suite: str = Field("mini", description="Suite by name, or the path of a suite's YAML file.")
+    model: str | None = Field(None, description="Model instead of the suite's.")
+    cases: Annotated[int, Field(ge=1)] = Field(8, description="How many of its long-horizon cases, from the first on.")
+    seconds: Annotated[float, Field(gt=0, le=86400)] = Field(
+        15.0, description="Length of the videos, rounded up to whole chunks."
+    )
+    budget: Annotated[tuple[int | str, ...] | None, BeforeValidator(_budgets)] = Field(
+        None, description="Past frames every method may attend to, instead of the suite's; 9,18 looks at both."
+    )
+    device: str = Field("auto", description="cpu, cuda, cuda:1 ... auto: cuda where there is one.")
+    dtype: Literal["float32", "bfloat16"] | None = Field(None, description="Numeric type instead of the model's.")
+    workers: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Worker processes; 0 works in this process. Default: one per core, one on a GPU."
+    )
+    out: Path | None = Field(None, description="Folder to make. Default: runs/why-SUITE-METHODS.")

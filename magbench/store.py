@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from magbench.errors import ConfigError, StoreError
 from magbench.names import digest, slug
-from magbench.records import FingerprintRecord, MetricRecord, Record, RunRecord, SampleRecord, TraceRecord
+from magbench.records import FingerprintRecord, MetricRecord, Record, RunRecord, SampleRecord, TraceRecord, WhyRecord
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -215,6 +215,14 @@ class RunStore:
         files = sorted(f for f in folder.glob("*.json") if _SAFE.fullmatch(f.name)) if folder.is_dir() else []
         found = [record for f in files if (record := _read(f, FingerprintRecord)) is not None]
         return {record.method: record for record in sorted(found, key=lambda record: record.method)}
+
+    def write_why(self, record: WhyRecord) -> None:
+        """Write or replace the diagnostics."""
+        write_json(self.root / "why.json", record.model_dump(), indent=None)
+
+    def why(self) -> WhyRecord | None:
+        """The diagnostics, where the folder holds any."""
+        return _read(self.root / "why.json", WhyRecord)
 
 
 def write_json(path: Path, value: Any, indent: int | None = 1) -> None:

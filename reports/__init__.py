@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from magbench.records import WhyRecord
     from magbench.reports.model import Report
     from magbench.store import RunStore
 
@@ -31,6 +32,17 @@ def load(store: "RunStore", baseline: str | None = None) -> "Report":
 
     entries = [(sample, store.metrics(sample.key), store.trace(sample.key)) for sample in store.samples()]
     return build_report(store.run, entries, baseline)
+
+
+def build_why(store: "RunStore", record: "WhyRecord") -> None:
+    """Write `plots/why.svg`, `plots/why.png` and `tables/why.md`.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    from magbench.reports.write import write_why
+
+    write_why(store, record)
 
 
 def build(store: "RunStore", report: "Report | None" = None) -> dict[str, Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from magbench.records import WhyRecord
 from magbench.reports.csvs import curves_csv, samples_csv, table_csv
 from magbench.reports.curves import Panel
 from magbench.reports.grids import differences, headline, levels
@@ -15,6 +16,8 @@ from magbench.reports.plots import Style, budget_figure, cost_figure, drift_figu
 from magbench.reports.results import efficiency, quality
 from magbench.reports.sweep import endpoints, shown
 from magbench.reports.tables import latex, markdown
+from magbench.reports.why import captions, why_grid, why_rows
+from magbench.reports.why_figure import why_figure
 from magbench.store import RunStore, write_json
 
 
@@ -60,6 +63,14 @@ def write_all(store: RunStore, report: Report) -> dict[str, Path]:
     files = tuple(folder.paths)
     folder.put("report.html", render(report, drawings, look, files, lambda name: (store.root / name).is_file()))
     return folder.paths
+
+
+def write_why(store: RunStore, record: WhyRecord) -> None:
+    """Write the figure and the table of diagnostics; see `magbench.reports.build_why`."""
+    folder, rows = _Folder(store), why_rows(record)
+    with plotting():
+        folder.plot("plots/why", why_figure(rows, captions(rows, store.run)))
+    folder.put("tables/why.md", markdown(why_grid(rows, store.run)))
 
 
 def _draw(folder: _Folder, track: TrackReport, look: dict[str, Style]) -> Drawings:

@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "magbench.cli.run:command",
     "score": "magbench.cli.score:command",
     "fingerprint": "magbench.cli.fingerprint:command",
+    "why": "magbench.cli.why:command",
     "report": "magbench.cli.report:command",
     "compare": "magbench.cli.compare:command",
     "gate": "magbench.cli.gate:command",
