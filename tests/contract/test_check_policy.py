@@ -257,7 +257,7 @@ def test_a_budget_that_cannot_be_spent_fails(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(METHODS, "fixed", PolicyFile("fixed", "", "", Fixed))
     checks = check_policy(parse_method("fixed"))
     assert {c.name: c.found for c in checks if not c.ok} == {
-        "budget": "fixed has no parameter 'window' for a budget to set. its class says in `spend` which parameters a "
+        "budget": "fixed has no parameter 'window' for a budget to set; its class says in `spend` which parameters a "
         "budget sets, or with `matched = False` that it sets none"
     }
     monkeypatch.setattr(Fixed, "matched", False)
