@@ -1,4 +1,4 @@
-"""`magbench.run`, `magbench.score` and `magbench.load`: what the command line does, from Python."""
+"""`magbench.run`, `score`, `why` and `load`: what the command line does, from Python."""
 
 import os
 from collections.abc import Callable

@@ -19,8 +19,9 @@ class WhyRow:
     """One method. Shares are means over its videos, of each the second half; numbers have intervals over cases."""
 
     label: str
-    name: str
-    """The label without what its budget has decided."""
+    policy: str
+    parameters: str
+    """As in the label, but without what its budget has decided."""
     budget: float | None
     """None where the cache grows."""
     transfer: bool
@@ -50,7 +51,8 @@ def why_rows(record: WhyRecord) -> tuple[WhyRow, ...]:
 def _row(found: MethodWhy) -> WhyRow:
     method, videos = found.method, found.videos
     transfer = method.applicability == "training-free transfer"
-    head = method.label, method.family or method.label, method.budget_frames, transfer
+    parameters = method.family.removeprefix(method.policy).removeprefix(":")
+    head = method.label, method.policy, parameters, method.budget_frames, transfer
     if found.state != "value":
         return WhyRow(*head, f"{found.state.replace('_', ' ')}: {found.reason}")
     late = [chunk for video in videos for chunk in _late(video)]

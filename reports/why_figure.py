@@ -23,8 +23,8 @@ ROW, HEAD, FOOT, CAPTION = 0.36, 0.36, 0.84, 0.13
 """Inches: a row, the titles, axis labels and legends, a line of the caption."""
 LABELS, GAP, UNDER = 1.62, 0.3, 0.34
 """Inches: names of the rows, space between columns, from an axis to its legend."""
-WRAP = 245
-"""Characters of a line of the caption."""
+NAME, WRAP = 24, 245
+"""Characters of a policy's name, the end of a file's path, and of a line of the caption."""
 MEMORY = "#cc79a7"
 TIER_COLORS: dict[Tier, str] = {
     "sink": "#0072b2",
@@ -83,8 +83,8 @@ def _title(ax: Axes, letter: str, text: str, axis: str) -> None:
 def _names(ax: Axes, rows: Sequence[WhyRow]) -> None:
     for place, row in enumerate(rows):
         budget = "all past frames" if row.budget is None else f"{row.budget:g} past frames"
-        name, _, parameters = row.name.partition(":")
-        large, small = _cut(name, 24), _cut(", ".join(filter(None, (budget, parameters))), 40)
+        large = row.policy if len(row.policy) <= NAME else f"…{row.policy[1 - NAME :]}"
+        small = _cut(", ".join(filter(None, (budget, row.parameters))), 40)
         mark = f" {TRANSFER}" if row.transfer else ""
         for text, offset, size, color in ((large + mark, 0.34, 7, INK), (small, 0.72, 5.5, GREY)):
             ax.annotate(

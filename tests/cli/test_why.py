@@ -96,6 +96,40 @@ def test_a_budget_that_a_method_cannot_have_is_no_error(suite: Path, tmp_path: P
     assert {method.state for method in found.methods} == {"value", "not_applicable"}
 
 
+POLICY = """
+from dataclasses import dataclass
+from magbench.runners.policies.base import CachePolicy, FrameCache
+
+@dataclass(frozen=True)
+class Newest(CachePolicy):
+    window: int = 5
+
+    def layer(self, geometry):
+        return NewestCache(geometry)
+
+    @property
+    def budget(self):
+        return self.window - 3
+
+class NewestCache(FrameCache):
+    def past(self, chunk, q, k):
+        dropped = self.remove(0, max(0, len(self.sources) - 2))
+        return self.past_at(self.sources, chunk, dropped=dropped, events=("evict",) * bool(dropped))
+"""
+
+
+def test_a_policy_of_your_own(suite: Path, tmp_path: Path, invoke: Invoke) -> None:
+    (tmp_path / "mine.py").write_text(POLICY)
+    done = invoke(*words(suite, "--method", f"{tmp_path / 'mine.py'}:Newest", "--cases", "1", "--out", tmp_path / "a"))
+    assert done.code == 0, done.err
+    found = RunStore.open(tmp_path / "a").why()
+    assert found is not None
+    last = found.methods[0].videos[0].chunks[-1]
+    assert last.keys == pytest.approx({"newly cached": 0.4, "own": 0.6})
+    assert last.overlap == 0
+    assert "mine.py:Newest" in (tmp_path / "a" / "plots" / "why.svg").read_text()
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [

@@ -23,7 +23,8 @@ RUN = RunRecord(
 
 
 def method(label: str, budget: float | None, applicability: str = "in-distribution") -> MethodRecord:
-    return MethodRecord(label=label, policy=label, budget_frames=budget, applicability=applicability)
+    policy = label.partition(":")[0]
+    return MethodRecord(label=label, policy=policy, family=label, budget_frames=budget, applicability=applicability)
 
 
 def effects(border: float, update: float | None) -> tuple[Reduction, ...]:
