@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy.typing as npt
@@ -29,9 +30,9 @@ from magbench.gate import judge
 from magbench.gate_policy import FingerprintRule, GatePolicy, load_policy
 from magbench.options import RunOptions
 from magbench.records import CaseRecord, RunRecord, VideoRef
-from magbench.runners import execute
+from magbench.runners import execute, generate
 from magbench.runners.methods import BoundMethod, parse_method
-from magbench.runners.models import find_model
+from magbench.runners.models import VideoModel, find_model
 from magbench.runners.policies.base import CachePolicy, Chunk, Geometry, LayerCache, Past
 from magbench.runners.prepare import Prepared, prepare
 from magbench.runners.references import render
@@ -173,24 +174,24 @@ def make(root: Path, one: Set, size: Size) -> float:
         rollout.__class__ = loop
         return rollout
 
-    names = {
-        "parse_method": method,
-        "begin": begun,
-        "write_previews": lambda *_: None,
-        "truth_of": lambda job, real: truth(root, job.case),
-        "render": lambda case, seed: render(case, 0),
+    names: dict[tuple[ModuleType, str], object] = {
+        (generate, "parse_method"): method,
+        (generate, "begin"): begun,
+        (generate, "render"): lambda case, seed: render(case, 0),
+        (execute, "write_previews"): lambda *_: None,
+        (execute, "truth_of"): lambda job, real: truth(root, job.case),
     }
-    before = {name: getattr(execute, name) for name in names}
+    before = {(module, name): getattr(module, name) for module, name in names}
     try:
-        for name, value in names.items():
-            setattr(execute, name, value)
+        for (module, name), value in names.items():
+            setattr(module, name, value)
         worker = execute.Worker(work.setup)
-        worker.__dict__["model"] = model()
+        worker.generator.__dict__["model"] = model()
         for group in work.plan.groups():
             worker(execute.Task(group.jobs, (None,) * len(group.jobs)), lambda event: None)
     finally:
-        for name, value in before.items():
-            setattr(execute, name, value)
+        for (module, name), value in before.items():
+            setattr(module, name, value)
     bad = [s.reason for s in store.samples() if s.status != "ok"]
     bad += [m.reason for s in store.samples() for m in store.metrics(s.key) if m.state == "error"]
     if bad:
@@ -204,7 +205,7 @@ def make(root: Path, one: Set, size: Size) -> float:
 class Remembering:
     """A model that encodes each history, and decodes its whole blocks, once: all runs of a process share them."""
 
-    def __init__(self, model: execute.VideoModel) -> None:
+    def __init__(self, model: VideoModel) -> None:
         self._model = model
         self._encoded: dict[bytes, Tensor] = {}
         self._decoded: dict[bytes, Frame] = {}
