@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: help setup run test lint type unit wheel clean
+.PHONY: help setup run test lint type unit bench wheel clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ type: setup
 
 unit: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) --dist loadfile
+
+bench: setup ## what each policy costs beside plain attention: docs/benchmarks.md
+	$(BIN)/python -m tests.benchmarks.policies
 
 wheel: setup ## sdist and wheel in dist/
 	$(BIN)/python -m build --outdir dist .

@@ -73,3 +73,4 @@ def test_one_copy_of_each(spec: str) -> None:
     for found, expected in sizes[2:]:
         assert found == expected
     assert max(expected[-1] for _, expected in sizes) >= 0.5 * ((policy.budget or 0) + 3) * SIZE
+    assert not run.attention._buffers, "rotated keys do not outlive their chunk"
