@@ -145,8 +145,8 @@ def captions(rows: Sequence[WhyRow], run: RunRecord) -> tuple[str, ...]:
     few = f", descriptive only below {MIN_CASES_TEST} cases" if cases < MIN_CASES_TEST else ""
     frames = max(run.resolved["frames"]["long-horizon"])
     return (
-        f"Suite {run.suite} v{run.suite_version}, {cases} cases of {frames} latent frames. Numbers and panels (b), "
-        f"(c), (d): mean over the second half of each video. Bars: 95 % interval of the mean over cases{few}.",
+        f"Suite {run.suite} v{run.suite_version}, {cases} cases of {frames} latent frames. (b), (c), (d) and the "
+        f"numbers of (a): means over the second half of each video. Bars: 95 % interval of the mean over cases{few}.",
         "(a) Overlap: Jaccard index of the past tokens shown to a chunk and to the one before, without that one's own; "
         "of tokens chosen one by one, from each choice to the next, and what a random choice would give. (b) Latent "
         "frames from a token to the chunk. (c), (d) Noisy passes; first, middle and last layer; all heads and queries.",
@@ -169,9 +169,9 @@ def why_grid(rows: Sequence[WhyRow], run: RunRecord) -> Grid:
         "recent": ("recent", "newly cached"),
         "own": ("own",),
     }
-    header = [("method",), ("past", "frames"), ("overlap", "kept"), ("overlap", "chosen"), ("by", "chance")]
-    header += [("attention", name) for name in shares]
-    header += [("per token", "newly cached"), ("per token", "newly chosen"), ("border", "effect"), ("update", "effect")]
+    header = ["method", "past frames", "overlap", "chosen overlap", "chosen by chance"]
+    header += [f"attention on {name}" for name in shares]
+    header += ["per newly cached token", "per newly chosen token", "border effect", "update effect"]
 
     def estimate(row: WhyRow, name: str, write: Callable[[float], str] = number) -> Item:
         found = row.numbers.get(name)
@@ -196,4 +196,4 @@ def why_grid(rows: Sequence[WhyRow], run: RunRecord) -> Grid:
     body = tuple(map(line, rows))
     title = "What caches keep, and what is looked at"
     optional = (9, 8, 7, 6, 5, 4, 1)
-    return Grid(title, tuple(header), (body,), tuple(notes.texts), captions(rows, run), optional)
+    return Grid(title, tuple((name,) for name in header), (body,), tuple(notes.texts), captions(rows, run), optional)

@@ -114,7 +114,7 @@ def _overlaps(ax: Axes, rows: Sequence[WhyRow]) -> None:
         lines: tuple[tuple[Sequence[tuple[int, float]], dict[str, Any]], ...] = (
             (row.overlap, {"color": KEPT, "linewidth": 1}),
             (row.chosen_overlap, {"color": CHOSEN, "linewidth": 1, "marker": "o", "markersize": 1.8}),
-            (row.chosen_chance, {"color": GREY, "linewidth": 0.8, "linestyle": ":"}),
+            (row.chosen_chance, {"color": GREY, "linewidth": 0.8, "linestyle": ":", "zorder": 4}),
         )
         for points, style in lines:
             if points:

@@ -36,5 +36,6 @@ def command(**values: Any) -> int:
     failed = [method for method in found.methods if method.state == "error"]
     for method in failed:
         console.error(f"{method.method.label}: {method.reason}", method.hint or None)
+    console.say(f"table: {root / 'tables' / 'why.md'}")
     console.say(f"figure: {root / 'plots' / 'why.svg'}")
     return 4 if failed else 0
