@@ -61,8 +61,9 @@ class CachedAttention:
         past = self.caches[layer].past(self.chunk, q, k)
         self.past_tokens = max(self.past_tokens, past.keys.shape[1])
         if layer == 0:
-            self.shown = past
-            """What layer 0 shows to this chunk."""
+            nothing = past.keys.new_empty(0)
+            self.shown = replace(past, keys=nothing, values=nothing)
+            """What layer 0 shows to this chunk; its keys and values are not kept."""
         self._buffers[layer] = _Buffer(past, q.shape[1], self.geometry)
         return past
 

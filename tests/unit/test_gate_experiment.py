@@ -13,8 +13,9 @@ from torch import Tensor
 
 from magbench.gate_policy import load_policy
 from magbench.runners.methods import parse_method
-from magbench.runners.policies.base import CachePolicy
+from magbench.runners.policies.base import CachePolicy, Geometry, Past
 from magbench.runners.rollout import Rollout
+from magbench.runners.wan.rope import Rope
 from magbench.runners.wan.sampler import seeded_noise
 from tests.tiny_model import load_tiny
 
@@ -77,10 +78,17 @@ def test_each_fault_leaves_the_first_chunk_and_changes_later_ones(script: Module
         assert first < 1e-6 or "queries" in name, "without a past only the chunk's own indices can differ"
         assert all(torch.equal(a, b) for a, b in zip(wrong[1:-1], sound[1:-1], strict=True)), "a history is given"
         assert (wrong[-1] - sound[-1]).abs().max() > 1e-2 * sound[-1].std(), name
-        shown = run.attention.shown
-        assert bool(shown.keys[:, :12].any()) == bool(shown.values[:, :12].any()) == (name != "sink zeroed")
-        assert shown.keys[:, 12:].any()
-        assert shown.own_frames == ((12, 13, 14) if "queries" in name else (9, 10, 11))
+        own = run.attention.shown.own_frames
+        assert own == ((12, 13, 14) if "queries" in name else (9, 10, 11))
+
+
+def test_a_zeroed_sink_is_the_first_three_frames(script: ModuleType) -> None:
+    geometry = Geometry(batch=1, heads=2, rope=Rope(12, 2, 2))
+    tokens, index = torch.ones(1, 20, 2, 12), torch.arange(20)
+    zeroed = script.sink_zeroed(Past(tokens, tokens, frames=index, sources=index, own_frames=(5, 6, 7)), geometry)
+    for seen in (zeroed.keys, zeroed.values):
+        assert not seen[:, :12].any()
+        assert seen[:, 12:].eq(1).all()
 
 
 def test_the_report_counts(script: ModuleType) -> None:
