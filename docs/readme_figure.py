@@ -5,6 +5,7 @@ long-horizon track with its 95 % band.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -16,6 +17,8 @@ from magbench.records import SampleRecord
 from magbench.reports import plots
 from magbench.store import RunStore
 
+METHODS = ("full", "fifo", "longlive", "memrope", "deep-forcing", "mag")
+"""Families that the picture shows; the report has all."""
 FRAMES, CHART = 8, 5
 """Columns of the picture: frames of each video, then the chart."""
 
@@ -34,7 +37,9 @@ def main() -> None:
     panel = next(panel for panel in track.panels if panel.title == options.panel)
     look = plots.styles(report)
     samples = {sample.method.label: sample for sample in store.samples() if sample.case.id == options.case}
-    rows = ["real", *report.labels]
+    rows = ["real", *(label for name in METHODS for label in report.labels if label.partition(":")[0] == name)]
+    rows = [label for label in rows if label in samples and samples[label].method.family in ("", *METHODS)]
+    panel = replace(panel, curves=tuple(curve for curve in panel.curves if curve.label in rows))
     with plots.plotting():
         figure = Figure(figsize=(10.0, 0.72 * len(rows) + 0.35))
         space = {"wspace": 0.04, "hspace": 0.06, "left": 0.15, "right": 0.99, "top": 0.89, "bottom": 0.13}
@@ -46,7 +51,7 @@ def main() -> None:
                 ax.set(xticks=[], yticks=[])
                 ax.spines[:].set_visible(False)
                 if not column:
-                    name = "ground truth" if label == "real" else label
+                    name = "ground truth" if label == "real" else samples[label].method.family
                     ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8, color=look[label].color)
                 if not row and not column:
                     ax.set_title(f"{options.case}: back at a scene left behind", fontsize=8, loc="left")

@@ -56,8 +56,8 @@ def test_it_runs_and_is_made_again_when_it_was_edited(
     info = here / "site" / "mine-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[magbench.policies]\nplugged = mine_plugged:Mine\n")
-    (here / "site" / "mine_plugged.py").write_text(MINE)
+    (info / "entry_points.txt").write_text("[magbench.policies]\nplugged = mine_plugged_cli:Mine\n")
+    (here / "site" / "mine_plugged_cli.py").write_text(MINE)
     monkeypatch.syspath_prepend(here / "site")
     methods = ["--method", "./mine.py:Mine", "--method", "mine.py:Mine:sink=1", "--method", "plugged"]
     done = invoke(*RUN, "1", *methods)

@@ -293,7 +293,7 @@ CONTROLS = (
     Control(
         "sink frame missing",
         parameter(sink=lambda s: s - 1),
-        lambda policy: getattr(policy, "sink", 0) > 0 and not isinstance(policy, InfinityRope),
+        lambda policy: vars(policy).get("sink", 0) > 0 and not isinstance(policy, InfinityRope),
         to=plain,
     ),
     Control("sink frame too many", parameter(sink=lambda s: s + 1), of(InfinityRope), to=plain),
