@@ -11,6 +11,7 @@ from magbench.records import MetricRecord, SampleRecord, Series, TraceRecord
 from magbench.stats import mean_bands
 
 Floats = NDArray[np.float64]
+MARKED = 5
 BAND_RESAMPLES = 1000
 """Fewer than for the numbers of a table: there are hundreds of points, and they are only drawn."""
 
@@ -69,6 +70,12 @@ class Timeline:
     chunk_borders: tuple[float, ...]
     events: Mapping[str, tuple[float, ...]]
     """Method -> when its cache evicted, absorbed, compressed or re-arranged something, in any case."""
+
+    @property
+    def marked(self) -> Mapping[str, tuple[float, ...]]:
+        """The events of those that have any; none for more methods than have room below a curve."""
+        rows = {label: times for label, times in self.events.items() if times}
+        return rows if len(rows) <= MARKED else {}
 
     def only(self, labels: Container[str]) -> "Timeline":
         """The timeline of these methods alone."""

@@ -203,7 +203,7 @@ def _reading(track: TrackReport) -> str:
         "band: pointwise 95 % interval of the mean, no test of a difference" if banded else "",
         "time zero: the switch from the given clip to the model" if track.timeline.switch else "",
         "ticks above: chunk borders" if track.timeline.chunk_borders else "",
-        "ticks below: the cache evicted, absorbed or compressed" if any(track.timeline.events.values()) else "",
+        "ticks below: the cache evicted, absorbed or compressed" if track.timeline.marked else "",
     ]
     return "; ".join(filter(None, parts))
 

@@ -289,9 +289,8 @@ def _mark(ax: Axes, timeline: Timeline, look: Mapping[str, Style], first: float,
         color=FAINT,
         linewidth=0.5,
     )
-    rows = [label for label, times in timeline.events.items() if times]
-    for row, label in enumerate(rows):
-        shown = [t for t in timeline.events[label] if first <= t <= last]
+    for row, (label, times) in enumerate(timeline.marked.items()):
+        shown = [t for t in times if first <= t <= last]
         bottom = 0.01 + 0.035 * row
         ax.vlines(shown, bottom, bottom + 0.028, transform=across, color=look[label].color, linewidth=0.9)
 
@@ -300,7 +299,7 @@ def _explanation(timeline: Timeline, banded: bool) -> str:
     parts = ["band: pointwise 95 % interval of the mean over cases"] if banded else []
     if timeline.chunk_borders:
         parts.append("ticks above: chunk borders")
-    if any(timeline.events.values()):
+    if timeline.marked:
         parts.append("ticks below: cache evicted, absorbed or compressed")
     half = -(-len(parts) // 2)
     return ";\n".join(filter(None, ("; ".join(parts[:half]), "; ".join(parts[half:]))))
