@@ -12,6 +12,7 @@ from magbench.stats import mean_bands
 
 Floats = NDArray[np.float64]
 MARKED = 5
+"""Most methods whose cache events are drawn below a curve."""
 BAND_RESAMPLES = 1000
 """Fewer than for the numbers of a table: there are hundreds of points, and they are only drawn."""
 
