@@ -8,7 +8,7 @@ Frames are [N, H, W, 3] in 0..255 throughout, uint8 or floating point.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,9 +82,9 @@ def pairwise(
 ) -> Tensor:
     """Distance of every generated frame to every truth frame.
 
-    The truth's mean is subtracted from all vectors first: it cancels in the distance, and what is left is small enough
-    for the product to be exact to about 1e-6. Truth frames are taken in blocks of at most `max_bytes`; each further
-    block costs another pass over the generated frames.
+    The mean of the truth's vectors is subtracted from all of them first: it cancels in the distance, and what is left
+    is small enough for the product to be exact to about 1e-6. Truth frames are taken in blocks of at most `max_bytes`
+    (each with its own mean); each further block costs another pass over the generated frames.
 
     Args:
         backbone: Gives the features.
@@ -98,22 +98,63 @@ def pairwise(
         float32 [N, M] on the CPU, ≥ 0.
     """
 
-    def embed(frames: Tensor) -> Tensor:
-        return torch.cat([vectors(backbone(part), size) for part in torch.split(frames, batch)])
+    def embed(frames: Tensor) -> Iterator[Tensor]:
+        for part in torch.split(frames, batch):
+            yield vectors(backbone(part), size)
 
-    block = max(1, max_bytes // embed(truth[:1]).nbytes)
+    block = max(1, max_bytes // next(embed(truth[:1])).nbytes)
     columns = []
-    for known_frames in torch.split(truth, block):
-        known = embed(known_frames)
+    for frames in torch.split(truth, block):
+        known = _joined(embed(frames), len(frames))
         mean = known.mean(0)
         known -= mean
         norms = known.square().sum(1)
         rows = []
-        for part in torch.split(generated, batch):
-            seen = vectors(backbone(part), size) - mean
+        for seen in embed(generated):
+            seen -= mean
             rows.append(seen.square().sum(1)[:, None] + norms - 2.0 * seen @ known.T)
         columns.append(torch.cat(rows))
     return torch.cat(columns, 1).clamp_(min=0.0).cpu()
+
+
+def _joined(parts: Iterable[Tensor], rows: int) -> Tensor:
+    """The parts below each other, without ever holding them twice."""
+    joined, filled = torch.empty(0), 0
+    for part in parts:
+        if not filled:
+            joined = part.new_empty(rows, part.shape[1])
+        joined[filled : filled + len(part)] = part
+        filled += len(part)
+    return joined
+
+
+def monotone(scores: Tensor, band: int) -> list[int]:
+    """Dynamic time warping of generated to truth frames: the path of the highest total score.
+
+    Time never runs backwards, the first frames belong together and so do the last, partners are at most `band` frames
+    apart, and each truth frame weighs once, however long the generated video lingers or how much of it is passed over:
+    the asymmetric form of Sakoe and Chiba (1978).
+
+    Args:
+        scores: [N, N] of generated frame (row) as truth frame (column); higher is better.
+        band: At least 0, which leaves the diagonal alone.
+
+    Returns:
+        For each truth frame its generated frame, never descending, from 0 to N - 1.
+    """
+    frames = torch.arange(len(scores))
+    allowed = (frames[:, None] - frames).abs() <= band
+    allowed[1:, 0] = allowed[:-1, -1] = False
+    scores = scores.masked_fill(~allowed, -math.inf)
+    total, came = scores[:, 0], []
+    for column in scores.T[1:]:
+        best, at = total.cummax(0)
+        came.append(at)
+        total = best + column
+    path = [len(scores) - 1]
+    for at in reversed(came):
+        path.append(int(at[path[-1]]))
+    return path[::-1]
 
 
 def psnr(first: Tensor, second: Tensor) -> Tensor:
@@ -175,12 +216,22 @@ def released_scores(backbone: Backbone, generated: Tensor, truth: Tensor) -> Rel
     if len(generated) < len(truth):
         raise ValueError(f"{len(generated)} generated frames for {len(truth)} truth frames")
     generated = generated[: len(truth)]
-    nearest = pairwise(backbone, generated, truth, (truth.shape[1], truth.shape[2])).min(1)
+    return matched_scores(pairwise(backbone, generated, truth, (truth.shape[1], truth.shape[2])), generated, truth)
+
+
+def matched_scores(distances: Tensor, generated: Tensor, truth: Tensor) -> Released:
+    """`released_scores` of as many generated as truth frames, whose `distances` [N, N] are known."""
+    nearest = distances.min(1)
     matched = truth[nearest.indices]
-    mean = float(psnr(generated, matched).mean())
     return Released(
         distance=float(nearest.values.mean()),
         indices=tuple(nearest.indices.tolist()),
-        psnr=mean if math.isfinite(mean) else RELEASED_CAP,
+        psnr=released_psnr(generated, matched),
         ssim=mean_ssim(generated, matched),
     )
+
+
+def released_psnr(first: Tensor, second: Tensor) -> float:
+    """Mean over frames of `psnr`; `RELEASED_CAP` as soon as one frame is identical."""
+    mean = float(psnr(first, second).mean())
+    return mean if math.isfinite(mean) else RELEASED_CAP

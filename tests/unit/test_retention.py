@@ -13,9 +13,9 @@ from magbench.data.video import write_video
 from magbench.metrics.base import Clip, NotApplicable, Scores
 from magbench.metrics.engine import score
 from magbench.metrics.matching import pixels
-from magbench.metrics.memory_kind import kinds, sources
+from magbench.metrics.memory_kind import Place, kinds, mirrored_places, sources
 from magbench.metrics.retention import Retention, RetentionMAG, RetentionMini
-from magbench.records import TraceRecord
+from magbench.records import SampleRecord, Timing, TraceRecord
 from tests.unit.one_video import Case, drive, reasons, ref, values
 
 CASE = Case()
@@ -58,10 +58,11 @@ def test_a_held_frame_scores_the_floor_and_covers_no_more(truth: Tensor) -> None
     assert found["coverage_psnr"] == pytest.approx(expected)
 
 
-def test_order_matters_to_aligned_and_not_to_coverage(truth: Tensor) -> None:
+def test_order_matters_to_aligned_and_monotone_and_not_to_coverage(truth: Tensor) -> None:
     suffix = truth[CASE.history :]
     found = values(scored(continued(truth, suffix.flip(0)), truth))
     assert found["coverage_psnr"] == 60
+    assert found["monotone_psnr"] < 25
     assert found["aligned_psnr"] == pytest.approx(mean_psnr(suffix, suffix.flip(0)))
     assert found["aligned_psnr"] < 25
 
@@ -74,6 +75,81 @@ def test_half_the_truth_covers_half(truth: Tensor) -> None:
     expected = (60 * len(half) + math.fsum(nearest)) / len(suffix)
     found = values(scored(continued(truth, torch.cat([half, half])), truth))
     assert found["coverage_psnr"] == pytest.approx(expected)
+
+
+def test_monotone_forgives_lingering_but_no_more_than_a_quarter(truth: Tensor) -> None:
+    suffix = truth[CASE.history :]
+    lag = CASE.after // 4
+    late = torch.tensor([max(0, min(t - lag, CASE.after - 1)) for t in range(CASE.after)])
+    late[-1] = CASE.after - 1
+    found = values(scored(continued(truth, suffix[late]), truth))
+    skipped = range(CASE.after - 1 - lag, CASE.after - 1)  # never shown; the frames beside them are as near as any
+    nearest = [max(peak_signal_noise_ratio(suffix[t].numpy(), suffix[g].numpy()) for g in late) for t in skipped]
+    assert found["monotone_psnr"] == pytest.approx((60 * (CASE.after - lag) + math.fsum(nearest)) / CASE.after, abs=0.5)
+    assert found["aligned_psnr"] + 10 < found["monotone_psnr"] <= found["coverage_psnr"]
+    later = torch.tensor([max(0, min(t - 2 * lag, CASE.after - 1)) for t in range(CASE.after)])
+    assert values(scored(continued(truth, suffix[later]), truth))["monotone_psnr"] < found["monotone_psnr"] - 5
+
+
+def test_a_cache_written_from_the_truth_has_the_floor_of_each_chunk(truth: Tensor) -> None:
+    suffix, history = truth[CASE.history :], CASE.history
+    starts = range(0, CASE.after, 3)
+    borders = Timing(chunk_borders=tuple(history + start for start in (*starts[1:], CASE.after)))
+    sample = CASE.sample(truth, truth).model_copy(update={"timing": borders})
+    plain = values(drive(Retention(), sample, truth, truth))
+    assert plain["floor_psnr"] == pytest.approx(mean_psnr(suffix, truth[history - 1].expand_as(suffix)))
+    written = sample.method.model_copy(update={"parameters": {"write_back": "truth"}})
+    told = sample.model_copy(update={"method": written})
+    repeated = [truth[history + max(start for start in starts if start <= t) - 1] for t in range(CASE.after)]
+    expected = mean_psnr(suffix, torch.stack(repeated))
+    assert expected > plain["floor_psnr"] + 1
+    assert values(drive(Retention(), told, truth, truth))["floor_psnr"] == pytest.approx(expected)
+    frozen = continued(truth, torch.stack(repeated))
+    best = values(drive(RetentionMAG(), told, frozen, truth, feature=lambda clip: pixels(clip.frames)))
+    assert best["psnr"] == best["floor_psnr"]
+
+
+def palindrome(truth: Tensor) -> tuple[Tensor, SampleRecord]:
+    """A clip of 41 frames whose frames t and 40 - t are equal, 30 of them given; stride 1."""
+    clip = torch.cat([truth[:21], truth[:20].flip(0)])
+    sample = CASE.sample(clip, clip, world_seed=None, mirror=40, history_frames=30)
+    return clip, sample.model_copy(update={"history_frames": 30})
+
+
+def test_the_mirrored_history_is_the_truth_of_a_palindrome(truth: Tensor) -> None:
+    clip, sample = palindrome(truth)
+    assert values(drive(Retention(), sample, clip, clip))["mirrored_psnr"] == 60
+    off = clip.clone()
+    off[35] ^= 16
+    found = drive(Retention(), sample, off, off)
+    assert values(found)["mirrored_psnr"] == pytest.approx((60 * 10 + 20 * math.log10(255 / 16)) / 11)
+    assert "no palindrome" in reasons(scored(truth, truth))["mirrored_psnr"]
+
+
+def test_what_a_palindrome_showed_before() -> None:
+    """Wan: one pixel frame, then four to a latent; 9 latent frames (33 pixels) given of 61 that turn at pixel 30."""
+    found = mirrored_places(60, 4, 9, range(33, 61))
+    assert [place.latent for place in found] == [t // 4 + (t % 4 > 0) for t in range(33, 61)]
+    assert found[0].shown_by == (6, 7, 8), "pixel 27 is in latent 7; pixel 33, in latent 9, lies beside latent 8"
+    assert found[4].shown_by == (5, 6, 7), "pixel 23; pixel 37 is in latent 10, which nothing given lies beside"
+    assert found[27].shown_by == (0, 1), "pixel 0"
+    assert found[26].shown_by == (0, 1, 2), "pixel 1, in latent 1"
+    assert mirrored_places(35, 1, 30, range(36, 37))[0].shown_by == (), "the mirror is before the start"
+
+
+def test_kinds_of_a_palindrome_come_from_its_mirror(truth: Tensor) -> None:
+    clip, sample = palindrome(truth)
+    sample = sample.model_copy(update={"method": sample.method.model_copy(update={"applicability": "external"})})
+    cache = [
+        c.model_copy(update={"first_frame": first, "frames": n})
+        for c, first, n in zip(trace((0, 1), (8, 9, 10)), (0, 30), (30, 11), strict=True)
+    ]
+    found = values(drive(Retention(), sample, clip, clip, cache))
+    # Mirrors of frames 30..40 are 10..0; each was shown one latent to either side, too.
+    assert (found["share@held"], found["share@folded"], found["share@evicted"]) == (3 / 11, 4 / 11, 4 / 11)
+    uneven = sample.model_copy(update={"case": sample.case.model_copy(update={"history_frames": 9})})
+    why = reasons(drive(Retention(), uneven, clip, clip, cache))["share@held"]
+    assert why == "9 latent frames of history don't split 30 pixel frames evenly"
 
 
 def test_ssim_is_that_of_scikit_image(truth: Tensor) -> None:
@@ -135,25 +211,25 @@ def test_sources_follow_the_camera() -> None:
 
 
 def test_kinds_of_memory() -> None:
-    seen = [(1, 2), (3,), (4, 5), ()]
+    seen = [Place(t, shown_by) for t, shown_by in enumerate([(1, 2), (3,), (4, 5), ()], start=10)]
     chunks = [
         c.model_copy(update={"first_frame": first, "frames": n, "chunk": i})
         for i, (c, first, n) in enumerate(zip(trace((2,), (1, 3)), (0, 10), (10, 4), strict=True))
     ]
-    assert kinds(seen, 10, chunks) == ["held", "folded", "evicted", "unseen"]
-    assert kinds(seen, 10, ()) == ["evicted", "evicted", "evicted", "unseen"]
-    assert kinds(seen, 10, [chunks[0]]) == [None, None, None, "unseen"]
+    assert kinds(seen, chunks) == ["held", "folded", "evicted", "unseen"]
+    assert kinds(seen, ()) == ["evicted", "evicted", "evicted", "unseen"]
+    assert kinds(seen, [chunks[0]]) == [None, None, None, "unseen"]
     later = [c.model_copy(update={"folded": (), "held": ()}) for c in chunks]
     later[1] = later[1].model_copy(update={"chunk": 1, "frames": 1})
     later.append(later[1].model_copy(update={"chunk": 2, "first_frame": 11, "frames": 3, "folded": (1, 2, 3)}))
-    assert kinds(seen, 10, later) == ["evicted", "folded", "evicted", "unseen"], "folded later is not folded yet"
+    assert kinds(seen, later) == ["evicted", "folded", "evicted", "unseen"], "folded later is not folded yet"
 
 
 def test_the_headline_is_over_what_the_cache_no_longer_held(truth: Tensor) -> None:
     found = sources(CASE.world, CASE.history, CASE.frames)
     held, folded = found[2], tuple(sorted(set(found[20]) - set(found[2])))
     cache = trace(held, folded)
-    labels = kinds(found, CASE.history, cache)
+    labels = kinds([Place(t, shown_by) for t, shown_by in enumerate(found, start=CASE.history)], cache)
     assert {"held", "folded", "evicted"} <= set(labels)
     frames = truth.clone()
     for i, label in enumerate(labels, start=CASE.history):
@@ -168,6 +244,8 @@ def test_the_headline_is_over_what_the_cache_no_longer_held(truth: Tensor) -> No
     assert numbers["aligned_psnr@evicted"] == pytest.approx(evicted_db)
     expected = (folded_db * counts[0] + evicted_db * counts[1]) / sum(counts)
     assert numbers["aligned_psnr@unheld"] == pytest.approx(expected)
+    for group in ("held", "folded", "evicted"):
+        assert numbers[f"share@{group}"] == pytest.approx(labels.count(group) / CASE.after)
     everything = drive(Retention(), sample, frames, truth, trace(tuple(range(CASE.history)), ()))
     assert "no frame shows a place that was folded or evicted" in reasons(everything)["aligned_psnr@unheld"]
 
@@ -220,12 +298,14 @@ def test_best_match_rewards_a_frozen_frame_and_says_so(truth: Tensor, metric: ty
     same = values(best(truth))
     assert (same["psnr"], same["ssim"], same["matched_share"]) == (100, 1, 1)
     assert same["distance"] == pytest.approx(0, abs=1e-6)
+    assert same["ascending_share"] == 1
     backwards = best(continued(truth, suffix.flip(0)))
+    assert values(backwards)["ascending_share"] == 0
     assert values(backwards)["psnr"] == 100
     assert isinstance(backwards, Scores)
     assert list(backwards.series[0].values) == list(reversed(backwards.series[0].times))
     held = values(best(continued(truth, truth[CASE.history - 1].expand_as(suffix))))
-    assert held["matched_share"] == 1 / CASE.after
+    assert (held["matched_share"], held["ascending_share"]) == (1 / CASE.after, 0)
     expected = max(peak_signal_noise_ratio(t, truth[CASE.history - 1].numpy()) for t in suffix.numpy())
     assert held["psnr"] == pytest.approx(expected)
     assert held["psnr"] == held["floor_psnr"] == same["floor_psnr"]
