@@ -94,6 +94,12 @@ class CaseRecord(Record):
     """Prompts that follow `prompt`, by strictly ascending time."""
     truth_sha256: str | None = None
     """Hash of the rendered truth's RGB bytes, fixed in the suite."""
+    mirror: int | None = None
+    """Of a palindromic clip: pixel frames t and mirror - t are the same picture."""
+    clip: str | None = None
+    """Path of the video whose first frames are the truth; None for a case of the procedural world."""
+    clip_sha256: str | None = None
+    """Hash of that file."""
     stratum: str = ""
 
 
