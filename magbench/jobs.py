@@ -15,7 +15,7 @@ from magbench.suite import Suite
 BATCH = 4
 """Samples per batch. Fixed, because a matrix product may round differently at another batch size."""
 
-CASE_IDENTITY = ("id", "track", "prompt", "world_seed", "path", "history_frames", "frames", "schedule")
+CASE_IDENTITY = ("id", "track", "prompt", "world_seed", "path", "history_frames", "frames", "schedule", "clip_sha256")
 """The fields of a case that change pixels. Its stratum and the truth's checksum don't."""
 
 
@@ -139,10 +139,10 @@ def sample_key(suite: Suite, case: CaseRecord, seed: int, method: MethodRecord, 
     is none of magbench's, its code, and, where a model is at work, its name, weights, numeric type and sampler. Device,
     workers, batch, metrics, labels and dates are left out.
     """
-    unscheduled = set() if case.schedule else {"schedule"}  # such keys are older than schedules
+    absent = {name for name in ("schedule", "clip_sha256") if not getattr(case, name)}  # older keys don't have them
     identity: dict[str, Any] = {
         "suite": [suite.name, suite.version],
-        "case": case.model_dump(include=set(CASE_IDENTITY) - unscheduled),
+        "case": case.model_dump(include=set(CASE_IDENTITY) - absent),
         "seed": seed,
         "policy": method.policy,
         "parameters": method.parameters,

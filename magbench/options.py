@@ -14,6 +14,7 @@ from magbench.registry import did_you_mean
 
 GeneratedTrack = Literal["long-horizon", "mag-bench"]
 Existing = Literal["skip", "redo", "redo-failed", "error"]
+FaultyClips = Literal["refuse", "leave-out"]
 
 
 def _listed(value: Any) -> Any:
@@ -41,7 +42,8 @@ class Options(BaseModel):
             name = str(first["loc"][0])
             reason = first["msg"].removeprefix("Value error, ")
             if first["type"] == "missing":
-                raise ConfigError(f"option --{name} is needed", f"see magbench list {name}s") from error
+                hint = "see magbench list methods" if name == "method" else None
+                raise ConfigError(f"option --{name} is needed", hint) from error
             given = f" {first['input']!r}"
             raise ConfigError(f"option --{name.replace('_', '-')}{given}: {reason}") from error
 
@@ -76,6 +78,17 @@ class RunOptions(Options):
     prompts: Path | None = Field(
         None, description="Text file, one prompt per line, instead of the suite's long-horizon cases; no other track."
     )
+    clips: Path | None = Field(
+        None,
+        description="Clips to continue as MAG-Bench does, instead of a suite: their CSV file, or their folder.",
+    )
+    clips_root: Path | None = Field(
+        None, description="Folder that the paths in the CSV file of --clips are relative to. Default: the file's own."
+    )
+    caption: Literal["use", "none"] = Field(
+        "use", description="Whether clips are continued with their captions or with the empty prompt."
+    )
+    faulty_clips: FaultyClips = Field("refuse", description="What to do when some clips can't be used.")
     seconds: Annotated[float, Field(gt=0, le=86400)] | None = Field(
         None, description="Length of long-horizon videos, rounded up to whole chunks."
     )
@@ -123,6 +136,33 @@ class ScoreOptions(Options):
         None, description="Worker processes; 0 works in this process. Default: one per core."
     )
     out: Path | None = Field(None, description="Run folder. Default: runs/score-NAME; a run is scored in place.")
+
+
+def _size(value: Any) -> Any:
+    """Read `832x480`."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*([1-9]\d{0,4})\s*[xX]\s*([1-9]\d{0,4})\s*", value, re.ASCII)
+    if match is None:
+        raise ValueError("expected WIDTHxHEIGHT, e.g. 832x480")
+    return int(match[1]), int(match[2])
+
+
+class BuildMagOptions(Options):
+    """Options of `magbench data build-mag`, beside the clips."""
+
+    out: Path = Field(description="Folder for the new clips, their CSV file and manifest.json.")
+    model: str | None = Field(None, description="Model that the clips are for: decides rate, size and shortest length.")
+    seconds: Annotated[float, Field(gt=0, le=3600)] | None = Field(
+        None, description="Length there and back, from each clip's start. Default: the whole clip, twice."
+    )
+    fps: Annotated[float, Field(gt=0, le=240)] | None = Field(
+        None, description="Frames per second, nearest frames being taken. Default: the model's, else each clip's own."
+    )
+    size: Annotated[tuple[int, int] | None, BeforeValidator(_size)] = Field(
+        None, description="WIDTHxHEIGHT, scaled to cover and cut. Default: the model's, else each clip's own."
+    )
+    faulty_clips: FaultyClips = Field("refuse", description="What to do when some clips can't be used.")
 
 
 class FingerprintOptions(Options):

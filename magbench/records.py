@@ -96,6 +96,10 @@ class CaseRecord(Record):
     """Hash of the rendered truth's RGB bytes, fixed in the suite."""
     mirror: int | None = None
     """Of a palindromic clip: pixel frames t and mirror - t are the same picture."""
+    clip: str | None = None
+    """Path of the video whose first frames are the truth; None for a case of the procedural world."""
+    clip_sha256: str | None = None
+    """Hash of that file."""
     stratum: str = ""
 
 

@@ -59,6 +59,14 @@ class CaseSpec(Record):
     stratum: str = ""
 
 
+class ClipSpec(CaseSpec):
+    """A case whose truth is a video file; made from a list of clips, never read from YAML."""
+
+    clip: str
+    clip_sha256: str
+    mirror: int | None = None
+
+
 class TrackSpec(Record):
     """One track: its cases, its lengths, its metrics."""
 

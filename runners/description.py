@@ -47,7 +47,7 @@ def describe(spec: str) -> dict[str, Any]:
         },
         "loop": _loop(policy),
         "also holds": _state(bound),
-        "written by": _writer(policy),
+        "written by": _writer(bound),
         "at a new prompt": f"the newest {recached} frames are encoded again" if recached else "",
     }
 
@@ -58,10 +58,10 @@ def _loop(policy: CachePolicy) -> str:
     return "" if policy.rollout == CachePolicy.rollout else f"{loop.__name__}. {_first(inspect.getmodule(loop))}"
 
 
-def _writer(policy: CachePolicy) -> str:
+def _writer(bound: BoundMethod) -> str:
     """What fills its cache; empty when that is the generator with what it has generated."""
-    network = "a second network, which sees an empty prompt" if policy.writer == "memory" else ""
-    return ", ".join(filter(None, [network, "with the ground truth" if policy.writes_truth else ""]))
+    network = "a second network, which sees an empty prompt" if bound.policy.writer == "memory" else ""
+    return ", ".join(filter(None, [network, "with the ground truth" if bound.writes_truth else ""]))
 
 
 def _parameters(bound: BoundMethod) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from magbench.records import CaseRecord, SampleRecord, Timing, TraceRecord, Trac
 from magbench.runners.generate import Generator
 from magbench.runners.models import ModelInfo, find_model
 from magbench.runners.pool import Death, Pool, WorkerSpec
-from magbench.runners.references import render, transformed, truth_of
+from magbench.runners.references import transformed, truth_frames, truth_of
 from magbench.runners.user_policies import described, fault, hold
 from magbench.schedule import switch_frames
 from magbench.store import RunStore
@@ -194,7 +194,8 @@ class Worker:
         timing = nominal_timing(self.info, job.case)
         history = self.info.pixel_frames(job.case.history_frames)
         if job.method.label == "real":
-            self._write_video(job, lambda: iter(render(job.case, job.seed)), timing, (), None)
+            pixels = self.info.pixel_frames(job.case.frames)
+            self._write_video(job, lambda: truth_frames(job.case, job.seed, pixels), timing, (), None)
             return
         key = task.real[task.jobs.index(job)]
         real = self.store.sample(key) if key else None

@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from magbench.jobs import Job, sample_seed
 from magbench.runners.methods import parse_method
 from magbench.runners.models import ModelInfo, VideoModel
-from magbench.runners.references import render
+from magbench.runners.policies.base import CachePolicy
+from magbench.runners.references import truth_frames
 from magbench.runners.rollout import CachedAttention, MakeAttention, PromptSwitch, Step, begin
 from magbench.runners.wan.sampler import seeded_noise
 from magbench.schedule import switch_frames
@@ -36,8 +38,11 @@ class Generator:
         """Why the method has no meaning on the case; empty when it has."""
         if job.method.applicability == "not applicable":
             return job.method.reason
-        if parse_method(job.method.label).policy.writes_truth and not job.case.history_frames:
+        method = parse_method(job.method.label)
+        if method.writes_truth and not job.case.history_frames:
             return "there is no ground truth to write back"
+        if method.writes_truth and method.policy.rollout != CachePolicy.rollout:
+            return "its loop can write back nothing but what was generated"
         return self.info.refuses(job.method.budget_frames, job.case.frames)
 
     def roll(self, slots: Sequence[Job], attention: MakeAttention = CachedAttention) -> Iterator[Step]:
@@ -53,18 +58,19 @@ class Generator:
         seeds = [sample_seed(job.case, job.seed) for job in slots]
         noise = seeded_noise(seeds, shape, model.transformer.dtype, self.device)
         with torch.inference_mode():
-            policy = parse_method(slots[0].method.label).policy
-            truth = self._truth(slots, case.frames) if policy.writes_truth else None
+            method = parse_method(slots[0].method.label)
+            truth = self._truth(slots, case.frames) if method.writes_truth else None
             prompts = [job.case.prompt for job in slots]
-            rollout = begin(model, policy, prompts, noise, self.info.stride, truth, attention)
+            rollout = begin(model, method.policy, prompts, noise, self.info.stride, truth, attention)
             if case.history_frames:
                 yield from rollout.history(self._truth(slots, case.history_frames))
             yield from rollout.generate((case.frames - case.history_frames) // self.info.chunk, self._switches(slots))
 
     def _truth(self, slots: Sequence[Job], frames: int) -> Tensor:
-        """The first `frames` latents of the rendered truth, [B, frames, C, H, W]."""
+        """The first `frames` latents of the truth, [B, frames, C, H, W]; a causal encoder needs no frame after them."""
         pixels = self.info.pixel_frames(frames)
-        latents = torch.stack([self.model.encode(render(job.case, job.seed)[:pixels]) for job in slots])
+        clips = (np.stack([*truth_frames(job.case, job.seed, pixels)]) for job in slots)
+        latents = torch.stack([self.model.encode(clip) for clip in clips])
         return latents.to(self.device, self.model.transformer.dtype)
 
     def _switches(self, slots: Sequence[Job]) -> dict[int, PromptSwitch]:

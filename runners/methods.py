@@ -36,6 +36,9 @@ POLICIES = Registry(
 
 BUDGET = "budget"
 """In a method's name, `budget=9` stands for the parameters that the policy spends it on."""
+WRITE_BACK = "write_back"
+"""In a method's name, `write_back=truth` has the cache written from the ground truth, whatever the policy."""
+WriteBack = Literal["generated", "truth"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ class BoundMethod:
     policy: "CachePolicy"
     family: str
     """The label without what a budget has decided: rows of a family differ in their budget only."""
+    write_back: WriteBack = "generated"
+    """What the clean pass sees of a generated chunk, for a policy without such a parameter of its own."""
     refused: int | None = None
     """The budget that it was given and can't have; its policy is then that of its defaults."""
     refusal: str = ""
@@ -110,7 +115,13 @@ class BoundMethod:
     @property
     def parameters(self) -> dict[str, Any]:
         """All parameters, defaults resolved."""
-        return asdict(self.policy)
+        own = {} if self.write_back == "generated" else {WRITE_BACK: self.write_back}
+        return asdict(self.policy) | own
+
+    @property
+    def writes_truth(self) -> bool:
+        """Whether the cache is written from the ground truth: MAG-Bench's "ground truth comparison"."""
+        return self.policy.writes_truth or self.write_back == "truth"
 
     @property
     def code_sha256(self) -> str:
@@ -241,9 +252,11 @@ def parse_method(spec: str, budget: int | None = None) -> BoundMethod:
     if own is not None and budget is not None and own != budget:
         raise ConfigError(f"{spec!r} has a budget of its own, and {budget} frames were asked for.", "drop one of them")
     budget = budget if own is None else own
-    policy, family = method.load(), _label(method.name, given, defaults)
+    named, known = dict(given), {WRITE_BACK: "generated", **defaults}
+    write_back: WriteBack = "generated" if WRITE_BACK in defaults else given.pop(WRITE_BACK, "generated")
+    policy, family = method.load(), _label(method.name, named, known)
     if budget is None:
-        return BoundMethod(family, method, _make(method, {**defaults, **given}), family)
+        return BoundMethod(family, method, _make(method, {**defaults, **given}), family, write_back)
     if budget < 1:
         raise ConfigError(f"the budget is {budget} frames.", "use 1 or more")
     spent = _spend(method, budget, spec, given)
@@ -254,7 +267,7 @@ def parse_method(spec: str, budget: int | None = None) -> BoundMethod:
             f"{spec!r} cannot be given a budget of {budget} frames: {own}{' with ' * bool(spent)}{spelled(spent)}.",
             f"leave the budget out and set {', '.join(spent)}" if spent else "its class says in `spend` how to use one",
         )
-    return BoundMethod(_label(method.name, {**spent, **given}, defaults), method, bound, family)
+    return BoundMethod(_label(method.name, {**spent, **named}, known), method, bound, family, write_back)
 
 
 def bind(spec: str, budget: int | None) -> BoundMethod:
@@ -316,8 +329,8 @@ def spelled(parameters: Mapping[str, Any]) -> str:
 
 
 def _read_parameters(method: Method, text: str) -> dict[str, Any]:
-    hints = {**get_type_hints(method.load()), BUDGET: int}
-    known = [*method.defaults(), BUDGET]
+    hints = {WRITE_BACK: WriteBack, **get_type_hints(method.load()), BUDGET: int}
+    known = list(dict.fromkeys([*method.defaults(), BUDGET, WRITE_BACK]))
     given: dict[str, Any] = {}
     for item in text.split(","):
         key, equals, value = (part.strip() for part in item.partition("="))

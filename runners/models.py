@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Protocol
 
-from magbench.data.mini_world import FPS
+from magbench.data.mini_world import FPS, SIZE, Scene
 from magbench.errors import ConfigError, MissingWeightsError
 from magbench.records import Applicability
 from magbench.registry import did_you_mean, load_object
@@ -87,6 +87,10 @@ class ModelInfo:
     """Files in it that decide pixels. Beside them, `config.json` tells the sampler and the trained span."""
     fps: float
     """Pixel frames per second."""
+    size: tuple[int, int]
+    """Width and height of a pixel frame."""
+    grammar: Callable[[str], object] | None = None
+    """Raises ConfigError for a prompt that the model can't read; None: it reads any."""
     dtype: str = "float32"
     stride: int = 1
     """Pixel frames per latent frame after the first."""
@@ -136,6 +140,15 @@ class ModelInfo:
             )
         return file.read_bytes()
 
+    def require_readable(self, prompt: str) -> None:
+        """Refuse a prompt that the model can't read; every model reads the empty one.
+
+        Raises:
+            ConfigError: it can't.
+        """
+        if prompt and self.grammar:
+            self.grammar(prompt)
+
     def pixel_frames(self, latent_frames: int) -> int:
         """Pixel frames of the first `latent_frames` latent frames, which is also the index of the next one's first."""
         return (latent_frames - 1) * self.stride + 1 if latent_frames else 0
@@ -172,6 +185,8 @@ MODELS: dict[str, ModelInfo] = {
         package="magbench.runners.mini",
         weights=("transformer.safetensors", "text.safetensors", "vae.safetensors", "memory.safetensors"),
         fps=FPS,
+        size=(SIZE, SIZE),
+        grammar=Scene.parse,
         fits=(
             Fit("full", {}, "trained on whole clips"),
             Fit("fifo", {"sink": 0}, "trained on windows of contiguous frames"),

@@ -15,6 +15,7 @@ from magbench.metrics import METRICS
 from magbench.names import slug
 from magbench.options import OWN, RunOptions
 from magbench.records import MethodRecord, RunRecord
+from magbench.runners.clip_suite import clip_suite
 from magbench.runners.execute import Setup
 from magbench.runners.methods import BoundMethod, BudgetError, PolicyFile, all_methods, bind, parse_method, split_spec
 from magbench.runners.models import ModelInfo, find_model
@@ -31,6 +32,8 @@ class Prepared:
     setup: Setup
     record: RunRecord
     workers: int
+    notes: tuple[str, ...] = ()
+    """What to know before it starts."""
 
     def store(self) -> RunStore:
         """The run folder, once it exists."""
@@ -44,7 +47,8 @@ def prepare(options: RunOptions) -> Prepared:
         ConfigError: an option, method, suite or prompt can't be used.
         MissingWeightsError: the model's weights are not here.
     """
-    suite = _suite(options)
+    clips = None if options.clips is None else clip_suite(options, options.clips)
+    suite = clips.suite if clips else _suite(options)
     model = find_model(options.model or suite.model)
     suite = _with_length(suite, options.seconds, model)
     _check(suite, model)
@@ -74,6 +78,7 @@ def prepare(options: RunOptions) -> Prepared:
             "device": device,
             "dtype": dtype,
             "sampler": model.sampler,
+            **(clips.resolved if clips else {}),
         },
         command=command(options),
         started=provenance.now(),
@@ -85,13 +90,15 @@ def prepare(options: RunOptions) -> Prepared:
     files = {m.method.path: code_of(m.method.policy) for m in methods if isinstance(m.method, PolicyFile)}
     setup = Setup(out, model.name, device, dtype, metrics, files)
     workers = _default_workers(device) if options.workers is None else options.workers
-    return Prepared(plan, setup, record, workers)
+    return Prepared(plan, setup, record, workers, clips.notes if clips else ())
 
 
 def default_name(options: RunOptions, suite: Suite) -> str:
     """A folder name that depends on what makes two runs incomparable, so that the same command finds its own run."""
     named = [slug("-".join(filter(None, split_spec(method)))) for method in options.method]
-    parts = [slug(suite.name), *named]
+    clips = [slug(options.clips.stem)] if options.clips else []
+    captions = ["no-captions"] if options.caption == "none" else []
+    parts = [slug(suite.name), *clips, *captions, *named]
     if options.model and options.model != suite.model:
         parts.append(slug(options.model))
     if options.seconds:
@@ -157,7 +164,8 @@ def _check(suite: Suite, model: ModelInfo) -> None:
                     f"case {case.id!r}: {case.frames} frames with a history of {case.history_frames} "
                     f"do not split into chunks of {model.chunk}"
                 )
-            world_of(case, 0)
+            if case.clip is None:
+                world_of(case, 0)
 
 
 def _methods(options: RunOptions, suite: Suite) -> list[BoundMethod]:

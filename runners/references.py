@@ -1,10 +1,12 @@
 """The reference rows of a procedural suite: the world itself, a held frame, shuffled frames."""
 
 import hashlib
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
 from magbench.data import mini_case
+from magbench.data.mag_clips import clip_frames
 from magbench.data.mini_world import Frame, World
 from magbench.errors import ConfigError
 from magbench.jobs import Job, sample_seed
@@ -40,6 +42,18 @@ def render(case: CaseRecord, seed: int) -> Frame:
         ConfigError: the checksum differs, or the mini world has no such case.
     """
     return _render(case.model_dump_json(), seed)
+
+
+def truth_frames(case: CaseRecord, seed: int, frames: int) -> Iterator[Frame]:
+    """The first `frames` pixel frames of the case's truth, uint8 [H, W, 3] each: of its clip, or rendered.
+
+    Raises:
+        ConfigError: see `render`; or the clip is not the one that was looked through.
+        VideoError: the clip can't be read.
+    """
+    if case.clip is not None:
+        return clip_frames(Path(case.clip), case.clip_sha256 or "", frames)
+    return iter(render(case, seed)[:frames])
 
 
 def transformed(job: Job, real: SampleRecord, timing: Timing, history_frames: int) -> SampleRecord:

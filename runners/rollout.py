@@ -189,7 +189,8 @@ class Rollout:
             included.
         size: (H, W) of the latents.
         memory: The second network, for policies whose `writer` it is.
-        truth: Latents [B, F, C, H, W] of the whole video, for policies that write them back.
+        truth: Latents [B, F, C, H, W] of the whole video, written into the cache in the place of what is generated;
+            None writes what is generated.
         reencode: The last chunk's latents [B, F, C, H, W] -> its first frame decoded and encoded as the first of a
             video, [B, 1, C, H, W]; for rollouts that start over.
         attention: Makes the `attend` of the rollout, and of what starts over in it.
@@ -221,7 +222,7 @@ class Rollout:
         self.memory = memory if policy.writer == "memory" else None
         if policy.writes_truth and truth is None:
             raise ConfigError("this cache is written from the ground truth, and there is none.", "use a mag-bench case")
-        self.truth = truth if policy.writes_truth else None
+        self.truth = truth
         config, keys = model.config, text[0][0]
         self.geometry = Geometry(
             batch=keys.shape[0],

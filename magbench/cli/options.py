@@ -50,8 +50,9 @@ def _option(name: str, field: FieldInfo) -> Callable[[Function], Function]:
     choices = _choices(field.annotation)
     if field.default not in (None, ()) and not field.is_required():
         text += f" [default: {field.default}]"
+    flags = ("-o", flag) if name == "out" else (flag,)
     return click.option(
-        flag, name, multiple=repeatable, envvar=envvar, metavar="|".join(choices) or _metavar(name, field), help=text
+        *flags, name, multiple=repeatable, envvar=envvar, metavar="|".join(choices) or _metavar(name, field), help=text
     )
 
 

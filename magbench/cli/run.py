@@ -31,6 +31,8 @@ def command(dry_run: bool, **values: Any) -> int:
     from magbench.errors import MagbenchError
     from magbench.runners.prepare import prepare
 
+    if options.clips is not None:
+        console.note(f"looking through the clips of '{options.clips}'")
     prepared = prepare(options)
     _announce(prepared)
     if dry_run:
@@ -57,6 +59,8 @@ def command(dry_run: bool, **values: Any) -> int:
 
 def _announce(prepared: "Prepared") -> None:
     plan, record, setup = prepared.plan, prepared.record, prepared.setup
+    for text in prepared.notes:
+        console.warn(text)
     console.note(f"suite {record.suite} v{record.suite_version}, model {record.model}, {setup.device} {setup.dtype}")
     for track, spec in plan.suite.tracks.items():
         count = sum(job.case.track == track for job in plan.jobs)

@@ -295,7 +295,7 @@ def rollout(spec: str, seeds: tuple[int, ...], switch: int | None = NEW_PROMPT) 
             seeded_noise(seeds, (3, 16, 4, 6)),
             (4, 6),
             memory=Writer(second, second.encode_text(torch.zeros(len(seeds), 4, 8))),
-            truth=torch.cat([history, truth], dim=1),
+            truth=torch.cat([history, truth], dim=1) if policy.writes_truth else None,
             reencode=reencode,
         )
         switches = {switch: PromptSwitch(model.encode_text(text(100)), cut=True)} if switch else None
