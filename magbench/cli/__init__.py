@@ -22,6 +22,7 @@ COMMANDS = {
     "gate": "magbench.cli.gate:command",
     "list": "magbench.cli.listing:command",
     "show": "magbench.cli.show:command",
+    "weights": "magbench.cli.weights:command",
     "check-policy": "magbench.cli.check_policy:command",
     "doctor": "magbench.cli.doctor:command",
 }
