@@ -29,6 +29,12 @@ class MissingWeightsError(MagbenchError):
     """A learned model has no weights here; the hint says how to get them."""
 
 
+class DownloadError(MagbenchError):
+    """A file cannot be fetched, or is not the one that was asked for."""
+
+    exit_code = 1
+
+
 class VideoError(MagbenchError):
     """A video file cannot be read, or is not what the metric needs."""
 

@@ -105,6 +105,7 @@ class RunOptions(Options):
     )
     existing: Existing = Field("skip", description="What to do with samples that are there already.")
     no_baselines: bool = Field(False, description="Leave out the suite's baselines.")
+    offline: bool = Field(False, description="Before anything is computed, fail if weights of a metric are missing.")
     out: Path | None = Field(None, description="Run folder. Default: runs/SUITE-METHODS.")
 
     @field_validator("seeds", mode="before")
@@ -135,6 +136,7 @@ class ScoreOptions(Options):
     workers: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Worker processes; 0 works in this process. Default: one per core."
     )
+    offline: bool = Field(False, description="Before anything is computed, fail if weights of a metric are missing.")
     out: Path | None = Field(None, description="Run folder. Default: runs/score-NAME; a run is scored in place.")
 
 

@@ -12,6 +12,7 @@ from magbench.data.mini_case import world_of
 from magbench.errors import ConfigError
 from magbench.jobs import ModelIdentity, Plan, expand
 from magbench.metrics import METRICS
+from magbench.metrics.weights import require
 from magbench.names import slug
 from magbench.options import OWN, RunOptions
 from magbench.records import MethodRecord, RunRecord
@@ -45,13 +46,15 @@ def prepare(options: RunOptions) -> Prepared:
 
     Raises:
         ConfigError: an option, method, suite or prompt can't be used.
-        MissingWeightsError: the model's weights are not here.
+        MissingWeightsError: the model's weights are not here; or offline, those of a metric.
     """
     clips = None if options.clips is None else clip_suite(options, options.clips)
     suite = clips.suite if clips else _suite(options)
     model = find_model(options.model or suite.model)
     suite = _with_length(suite, options.seconds, model)
     _check(suite, model)
+    if options.offline:
+        require(name for spec in suite.tracks.values() for name in spec.metrics)
     methods = _methods(options, suite)
     device = find_device(options.device)
     dtype = options.dtype or model.dtype

@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -14,11 +15,11 @@ from magbench import __version__, provenance
 from magbench.data.video import sha256_file, video_ref
 from magbench.errors import ConfigError, StoreError, VideoError
 from magbench.jobs import reference_method
-from magbench.metrics import METRICS
+from magbench.metrics import METRICS, metric_names
+from magbench.metrics.weights import require
 from magbench.names import slug
 from magbench.options import ScoreOptions
 from magbench.records import CaseRecord, MethodRecord, RunRecord, SampleRecord, VideoRef
-from magbench.registry import did_you_mean
 from magbench.runners.execute import Emit, Event, blame, score_sample, write_previews
 from magbench.runners.pool import Death, Pool, WorkerSpec
 from magbench.store import RunStore
@@ -80,6 +81,7 @@ def prepare_score(paths: Sequence[Path], options: ScoreOptions) -> PreparedScore
 
     Raises:
         ConfigError: nothing to score, or an unknown metric.
+        MissingWeightsError: offline, and weights of a metric are missing.
     """
     metrics = tuple(dict.fromkeys(name for given in options.metrics for name in metric_names(given)))
     workers = provenance.cores() if options.workers is None else options.workers
@@ -90,12 +92,14 @@ def prepare_score(paths: Sequence[Path], options: ScoreOptions) -> PreparedScore
         ScoreTask(f"{slug(label)}.{_path_digest(file)}", label, "videos", file) for label, file in _labelled(files)
     )
     metrics = metrics or tuple(name for name in METRICS if name.endswith("@default"))
+    if options.offline:
+        require(metrics)
     root = options.out or Path("runs") / f"score-{slug(_name(paths))}"
     shown = [os.fsencode(path.resolve()).decode("utf-8", "replace") for path in paths]
     words = ["magbench", "score", *map(os.fspath, paths)]
     for name, value in options.model_dump(mode="json", exclude_defaults=True).items():
         for item in value if isinstance(value, list) else [value]:
-            words += ["--" + name, str(item)]
+            words += ["--" + name] if item is True else ["--" + name, str(item)]
     record = RunRecord(
         magbench_version=__version__,
         kind="score",
@@ -121,21 +125,10 @@ def _prepare_run(root: Path, options: ScoreOptions, metrics: tuple[str, ...], wo
     own: dict[str, list[str]] = store.run.resolved.get("metrics", {})
     tracks = {sample.case.track for sample in samples}
     chosen = {str(track): metrics or tuple(own.get(track, ())) for track in tracks}
+    if options.offline:
+        require(chain.from_iterable(chosen.values()))
     tasks = tuple(ScoreTask(s.key, s.method.label, s.case.track) for s in samples)
     return PreparedScore(root, store.run, tasks, chosen, workers)
-
-
-def metric_names(name: str) -> tuple[str, ...]:
-    """`motion@default`, or all profiles of `motion`.
-
-    Raises:
-        ConfigError: no such metric; the hint names the closest one.
-    """
-    known = tuple(METRICS)
-    found = tuple(k for k in known if name in (k, k.partition("@")[0]))
-    if not found:
-        raise ConfigError(f"unknown metric {name!r}", did_you_mean(name, known))
-    return found
 
 
 def find_videos(paths: Sequence[Path]) -> list[Path]:

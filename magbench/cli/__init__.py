@@ -23,6 +23,7 @@ COMMANDS = {
     "list": "magbench.cli.listing:command",
     "show": "magbench.cli.show:command",
     "data": "magbench.cli.data:command",
+    "weights": "magbench.cli.weights:command",
     "check-policy": "magbench.cli.check_policy:command",
     "doctor": "magbench.cli.doctor:command",
 }

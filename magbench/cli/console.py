@@ -152,6 +152,43 @@ class Progress:
             self._bars.update(self._tasks[event.kind], completed=round(self._done[event.kind], 6))
 
 
+class Bytes:
+    """How far a download is: a bar on a terminal, a line per tenth elsewhere. Goes to stderr.
+
+    Args:
+        name: Of what is downloaded.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._tenths = 0
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.DownloadColumn(),
+            rich.progress.TransferSpeedColumn(),
+            rich.progress.TimeRemainingColumn(),
+            console=Console(file=sys.stderr),
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task(name, total=None, visible=False)
+
+    def __enter__(self) -> "Bytes":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def observe(self, done: int, total: int) -> None:
+        """Take bytes here and bytes in all."""
+        self._bar.update(self._task, completed=done, total=total, visible=True)
+        tenths = 10 * done // total
+        if self._bar.disable and tenths > self._tenths:
+            note(f"{self._name}: {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+        self._tenths = tenths
+
+
 def facts(values: dict[str, Any], indent: str = "") -> None:
     """Print nested names and values to stdout, one per line."""
     for name, value in values.items():

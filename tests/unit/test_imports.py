@@ -87,6 +87,7 @@ LIGHT = [
     "list models",
     "list metrics",
     "list suites",
+    "weights list",
     "show mini",
     "compare --help",
     "nonsense",
