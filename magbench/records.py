@@ -379,6 +379,8 @@ class RunRecord(Record):
     methods: tuple[str, ...] = ()
     primary: dict[str, tuple[str, ...]] = {}
     """Track -> primary endpoints, each `metric@profile/reduction`."""
+    horizons: dict[str, tuple[str, ...]] = {}
+    """Track -> coherence horizons, as `magbench.horizon.parse` reads them."""
     arguments: dict[str, Any] = {}
     resolved: dict[str, Any] = {}
     command: str = ""

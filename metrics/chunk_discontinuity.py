@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-
 from torch.nn.functional import avg_pool2d
 
 from magbench.metrics.base import Clip, Declared, Info, Metric, NotApplicable, Scores

@@ -11,7 +11,7 @@ from magbench.records import SampleRecord, Series
 
 JUMP = 8.0
 """Delta E that a cut leaves unexplained."""
-STANDS_OUT = 4.0
+STANDS_OUT = 2.5
 """Times the median jump around it that a cut has."""
 AROUND = 1.0
 """Seconds on each side that this median looks at."""
@@ -25,7 +25,7 @@ class Cuts(Metric):
     A frame's jump is what its 8x8 Lab tiles have that those of the frame before don't explain by a gain and an offset
     per channel, or the other way round, whichever is more; root mean square in Delta E. So exposure and colour may step
     without a cut. It is the least of three: frame to frame, from the frame before the last, and to the next frame; a
-    flash of one frame is no cut. A cut has a jump of 8 and 4 times the median within 1 s, so that fast motion is none.
+    flash of one frame is no cut. A cut has a jump of 8 and 2.5 times the median within 1 s: fast motion is none.
 
     * `per_minute`: cuts per minute of video, without those within 1/2 s of a cut that the prompt's schedule asks for
 
