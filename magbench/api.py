@@ -246,5 +246,6 @@ def _continued(record: RunRecord, old: RunRecord) -> RunRecord:
     if record.kind == "run":
         metrics = {**old.resolved.get("metrics", {}), **record.resolved["metrics"]}
         update["primary"] = {**old.primary, **record.primary}
+        update["horizons"] = {**old.horizons, **record.horizons}
         update["resolved"] = {**record.resolved, "metrics": metrics}
     return record.model_copy(update=update)

@@ -17,7 +17,7 @@ Direction = Literal["higher", "lower", "none"]
 Track = Literal["long-horizon", "mag-bench", "videos"]
 Transform = Literal["none", "static", "shuffled"]
 Applicability = Literal["in-distribution", "training-free transfer", "not applicable", "reference", "external"]
-Unit = Annotated[str, Field(description="'' for a pure number, else dB, s, /s, px, frames, bytes, ms")]
+Unit = Annotated[str, Field(description="'' for a pure number, else dB, s, /s, /min, px, frames, bytes, ms")]
 
 
 class Record(BaseModel):
@@ -385,6 +385,8 @@ class RunRecord(Record):
     methods: tuple[str, ...] = ()
     primary: dict[str, tuple[str, ...]] = {}
     """Track -> primary endpoints, each `metric@profile/reduction`."""
+    horizons: dict[str, tuple[str, ...]] = {}
+    """Track -> coherence horizons, as `magbench.horizon.parse` reads them."""
     arguments: dict[str, Any] = {}
     resolved: dict[str, Any] = {}
     command: str = ""

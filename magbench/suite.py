@@ -14,6 +14,7 @@ tracks:
     references: [real, static, shuffled]
     metrics: [ssim_consecutive@default, appearance_drift@default]
     primary: [appearance_drift@default/drift]      # at most three, each `metric@profile/reduction`
+    horizons: ["appearance_drift@default/drift > 2"]   # when a video is lost; see `magbench.horizon`
     cases:
       - {id: meadow, prompt: "...", world_seed: 7, stratum: easy}
       - {id: night, prompt: "...", world_seed: 8, schedule: [{at: 9.5, prompt: "...", cut: true}]}   # other prompts
@@ -30,8 +31,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from magbench import horizon
 from magbench.errors import ConfigError
 from magbench.records import CaseRecord, Record, Schedule, Track
 from magbench.registry import did_you_mean
@@ -40,6 +42,7 @@ Reference = Literal["real", "static", "shuffled"]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
 MetricName = Annotated[str, Field(pattern=r"^[a-z0-9_]+@[a-z0-9._-]+$")]
 Endpoint = Annotated[str, Field(pattern=r"^[a-z0-9_]+@[a-z0-9._-]+/\S+$")]
+Horizon = Annotated[str, AfterValidator(lambda text: str(horizon.parse(text)))]
 
 TRACKS: tuple[Track, ...] = ("long-horizon", "mag-bench")
 
@@ -75,6 +78,7 @@ class TrackSpec(Record):
     references: tuple[Reference, ...] = ("real", "static", "shuffled")
     metrics: tuple[MetricName, ...] = ()
     primary: Annotated[tuple[Endpoint, ...], Field(max_length=3)] = ()
+    horizons: tuple[Horizon, ...] = ()
     cases: Annotated[tuple[CaseSpec, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -90,6 +94,8 @@ class TrackSpec(Record):
                 raise ValueError(f"case {case.id!r}: history_frames {case.history_frames} leaves nothing of {frames}")
         if lost := [name for name in self.primary if name.partition("/")[0] not in self.metrics]:
             raise ValueError(f"primary endpoint {lost[0]!r} is of no metric of the track")
+        if lost := [text for text in self.horizons if horizon.parse(text).metric not in self.metrics]:
+            raise ValueError(f"horizon {lost[0]!r} is of no metric of the track")
         return self
 
 

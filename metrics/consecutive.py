@@ -1,7 +1,8 @@
 """Shared by metrics that compare frames a fixed time apart: the pairs, and what is read from their series.
 
-Pairs lie 1/8 s apart whatever the frame rate, because the level of any such metric depends on the gap. Levels have no
-direction: a frozen video would win. What has one:
+Pairs lie 1/8 s apart whatever the frame rate, because the level of any such metric depends on the gap; the profile
+`native` compares neighbours, as others do, and is not to be set beside videos of another frame rate. Either way `gap`
+says how far apart the pairs really are. Levels have no direction: a frozen video would win. What has one:
 
 * spike rate: on the logarithm of the dissimilarity, the share of pairs further than 5 MAD from the median of the +-2 s
   around them. The MAD is that of the whole clip, but at least `MAD_FLOOR`, else every flutter of a calm clip counts.
@@ -62,9 +63,12 @@ class Pairs(Generic[T]):
     """Pairs each frame with the one nearest to `gap` seconds before it, keeping no more frames than that takes.
 
     Of two equally near the older is taken. Frames in the first `gap` of a video have no partner.
+
+    Args:
+        gap: None pairs each frame with the one before it.
     """
 
-    def __init__(self, gap: float = GAP) -> None:
+    def __init__(self, gap: float | None = GAP) -> None:
         self._gap = gap
         self._tail: list[tuple[int, float, T]] = []
         self._start: float | None = None
@@ -74,14 +78,18 @@ class Pairs(Generic[T]):
         pairs = []
         for index, (time, item) in enumerate(zip(times, items, strict=True), start=first):
             self._start = time if self._start is None else self._start
-            target = time - self._gap
-            if self._tail and target >= self._start - _TIE:
-                distances = [abs(then - target) for _, then, _ in self._tail]
-                nearest = next(i for i, distance in enumerate(distances) if distance <= min(distances) + _TIE)
-                del self._tail[:nearest]  # targets only grow, so nothing older will be asked for
+            if self._tail and (self._gap is None or time - self._gap >= self._start - _TIE):
+                del self._tail[: self._nearest(time)]  # targets only grow, so nothing older will be asked for
                 pairs.append(Pair(index, self._tail[0][0], time, self._tail[0][1], item, self._tail[0][2]))
             self._tail.append((index, time, item))
         return pairs
+
+    def _nearest(self, time: float) -> int:
+        """Place in the tail of the partner of the frame at `time`."""
+        if self._gap is None:
+            return len(self._tail) - 1
+        distances = [abs(then - (time - self._gap)) for _, then, _ in self._tail]
+        return next(i for i, distance in enumerate(distances) if distance <= min(distances) + _TIE)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""LPIPS of frames 1/8 s apart."""
+"""LPIPS of frames 1/8 s apart, or of neighbours."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from magbench.metrics.base import Clip, Info, Metric, Needs, NotApplicable, Scores
-from magbench.metrics.consecutive import Consecutive, Pairs, Recipe
+from magbench.metrics.consecutive import GAP, Consecutive, Pairs, Recipe
 
 Maps = list[tuple[Tensor, Tensor]]
 """Per layer the normalised features [C, h, w] of one frame, and the channel weights [C]."""
@@ -30,11 +30,13 @@ class LPIPSConsecutive(Metric):
     licence = "BSD-2-Clause (heads), BSD-3-Clause (trunk)"
     min_side: ClassVar[int] = 31
     """Pixels that the backbone needs."""
+    gap: ClassVar[float | None] = GAP
+    """Seconds between the frames of a pair; None for neighbours."""
 
     def start(self, info: Info) -> NotApplicable | None:
         """Refuse frames too small for the backbone."""
         self.info = info
-        self._pairs = Pairs[Maps]()
+        self._pairs = Pairs[Maps](self.gap)
         self._collected = Consecutive()
         if min(info.width, info.height) < self.min_side:
             return NotApplicable(f"frames of {info.width}x{info.height} are too small, {self.min_side} px are needed")
@@ -50,6 +52,18 @@ class LPIPSConsecutive(Metric):
     def finish(self) -> Scores | NotApplicable:
         """Reduce."""
         return self._collected.scores(_RECIPE, self.info.sample.timing)
+
+
+class LPIPSConsecutiveNative(LPIPSConsecutive):
+    """`lpips_consecutive` of each frame with the one before it, whatever the frame rate: what others publish.
+
+    The level depends on the frame rate, so compare it only where `gap` is the same.
+    """
+
+    profile = "native"
+    title = "Perceptual distance of neighbouring frames; spikes and seams"
+    clock = "each frame with the one before"
+    gap = None
 
 
 def distance(first: Maps, second: Maps) -> float:

@@ -1,5 +1,7 @@
 """How much moves, split into camera and the rest."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from skimage.registration import optical_flow_ilk
@@ -26,7 +28,7 @@ class Motion(Metric):
     * `magnitude`: mean length of the flow; `camera`: length of its median vector, which a pan gives; `residual`: mean
       length of what remains. Medians over the video, of two pairs per second: flow is dear, and motion changes slowly.
     * `freeze_share`: share of all pairs, eight per second, in which the picture stands still. A frozen video wins every
-      consistency; here it shows.
+      consistency; here it shows. `freeze_longest`: seconds of the longest standstill.
 
     More motion isn't better, so only freezing has a direction. Blind to motion of untextured areas, and coarse for
     motion beyond a tenth of the frame in 1/8 s.
@@ -40,6 +42,7 @@ class Motion(Metric):
         Declared("camera", "none", "/s", 0),
         Declared("residual", "none", "/s", 0),
         Declared("freeze_share", "lower", "", 0, 1),
+        Declared("freeze_longest", "lower", "s", 0),
     )
 
     def start(self, info: Info) -> NotApplicable | None:
@@ -48,7 +51,7 @@ class Motion(Metric):
         self._clock = Clock()
         self._pairs = Pairs[NDArray[np.float32]]()
         self._frames = 0
-        self._still: list[bool] = []
+        self._still: list[tuple[float, float, bool]] = []
         self._times: list[float] = []
         self._rows: list[tuple[float, float, float]] = []
         return None
@@ -61,7 +64,7 @@ class Motion(Metric):
             return
         for pair in self._pairs.add(0, seen.times, list(seen.view(grey))):
             still = stands_still(pair)
-            self._still.append(still)
+            self._still.append((pair.time_before, pair.time, still))
             if not self._times or pair.time >= self._times[-1] + FLOW_EVERY - 0.005:
                 self._times.append(pair.time)
                 self._rows.append((0.0, 0.0, 0.0) if still else flow_lengths(pair))
@@ -71,18 +74,32 @@ class Motion(Metric):
         if not self._rows:
             return NotApplicable("one frame: nothing moves" if self._frames == 1 else "no two frames are 1/8 s apart")
         magnitude, camera, residual = np.array(self._rows).T
+        _, times, still = zip(*self._still, strict=True)
         return Scores(
             {
                 "magnitude": float(np.median(magnitude)),
                 "camera": float(np.median(camera)),
                 "residual": float(np.median(residual)),
-                "freeze_share": float(np.mean(self._still)),
+                "freeze_share": float(np.mean(still)),
+                "freeze_longest": _longest(self._still),
             },
-            tuple(
-                Series(name=name, times=tuple(self._times), values=tuple(values.tolist()), unit="/s")
-                for name, values in (("magnitude", magnitude), ("camera", camera), ("residual", residual))
+            (
+                *(
+                    Series(name=name, times=tuple(self._times), values=tuple(values.tolist()), unit="/s")
+                    for name, values in (("magnitude", magnitude), ("camera", camera), ("residual", residual))
+                ),
+                Series(name="still", times=times, values=tuple(map(float, still))),
             ),
         )
+
+
+def _longest(pairs: Sequence[tuple[float, float, bool]]) -> float:
+    """Seconds of the longest run of still pairs, each given as time of its earlier frame, of its later, still."""
+    longest, start = 0.0, None
+    for before, now, still in pairs:
+        start = (before if start is None else start) if still else None
+        longest = longest if start is None else max(longest, now - start)
+    return longest
 
 
 def stands_still(pair: Pair[NDArray[np.float32]]) -> bool:
@@ -90,9 +107,9 @@ def stands_still(pair: Pair[NDArray[np.float32]]) -> bool:
     return float(np.abs(pair.now - pair.before).mean()) * 255 <= STILL
 
 
-def flow_lengths(pair: Pair[NDArray[np.float32]]) -> tuple[float, float, float]:
-    """Mean length, length of the median, mean length of the rest, in diagonals per second."""
-    down, right = optical_flow_ilk(pair.before, pair.now)  # type: ignore[no-untyped-call]
+def flow_lengths(pair: Pair[NDArray[np.float32]], warps: int = 10) -> tuple[float, float, float]:
+    """Mean length, length of the median, mean length of the rest, in diagonals per second, after so many iterations."""
+    down, right = optical_flow_ilk(pair.before, pair.now, num_warp=warps)  # type: ignore[no-untyped-call]
     diagonal = np.hypot(*pair.now.shape)
     cut = np.minimum(1, LONGEST * diagonal / np.maximum(np.hypot(down, right), 1e-9))
     down, right = down * cut, right * cut

@@ -1,10 +1,12 @@
-"""SSIM of frames 1/8 s apart."""
+"""SSIM of frames 1/8 s apart, or of neighbours."""
+
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from magbench.metrics.base import Clip, Info, Metric, NotApplicable, Scores
-from magbench.metrics.consecutive import Consecutive, Pairs, Recipe
+from magbench.metrics.consecutive import GAP, Consecutive, Pairs, Recipe
 from magbench.metrics.ssim import SSIM_WINDOW, ssim
 
 RECIPE = Recipe("ssim", "lower", dissimilarity=lambda x: 1 - x, effect=lambda x: x, still=1e-4)
@@ -22,11 +24,13 @@ class SSIMConsecutive(Metric):
     title = "Structural similarity of frames 1/8 s apart; spikes and seams"
     clock = "each frame with the one 1/8 s before"
     reductions = RECIPE.declared(-1, 1)
+    gap: ClassVar[float | None] = GAP
+    """Seconds between the frames of a pair; None for neighbours."""
 
     def start(self, info: Info) -> NotApplicable | None:
         """Refuse frames smaller than the window."""
         self.info = info
-        self._pairs = Pairs[NDArray[np.uint8]]()
+        self._pairs = Pairs[NDArray[np.uint8]](self.gap)
         self._collected = Consecutive()
         if min(info.width, info.height) < SSIM_WINDOW:
             return NotApplicable(
@@ -42,3 +46,15 @@ class SSIMConsecutive(Metric):
     def finish(self) -> Scores | NotApplicable:
         """Reduce."""
         return self._collected.scores(RECIPE, self.info.sample.timing)
+
+
+class SSIMConsecutiveNative(SSIMConsecutive):
+    """`ssim_consecutive` of each frame with the one before it, whatever the frame rate: what others publish.
+
+    The level depends on the frame rate, so compare it only where `gap` is the same.
+    """
+
+    profile = "native"
+    title = "Structural similarity of neighbouring frames; spikes and seams"
+    clock = "each frame with the one before"
+    gap = None

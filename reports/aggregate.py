@@ -8,6 +8,8 @@ from statistics import fmean
 from magbench.errors import ConfigError
 from magbench.records import MetricRecord, RunRecord, SampleRecord, State, TraceRecord
 from magbench.reports.curves import Entry, panels, timeline
+from magbench.reports.horizons import METRIC as HORIZON
+from magbench.reports.horizons import survival_panels, with_horizons
 from magbench.reports.model import (
     EFFICIENCY,
     Cell,
@@ -33,6 +35,7 @@ KEY_METRICS = (
     "retention",
     "subject_consistency",
     "appearance_drift",
+    HORIZON,
     "subject_identity",
     "motion",
     "ssim_consecutive",
@@ -67,7 +70,7 @@ def build_report(
         raise ConfigError(f"no method {baseline!r} in this run", f"it has: {', '.join(labels) or 'none'}")
     tracks = dict.fromkeys([*run.primary, *(e.sample.case.track for e in found)])
     reports = [
-        _track(name, tuple(run.primary.get(name, ())), members, labels, baseline)
+        _track(name, tuple(run.primary.get(name, ())), run.horizons.get(name, ()), members, labels, baseline)
         for name in tracks
         if (members := [e for e in found if e.sample.case.track == name])
     ]
@@ -75,8 +78,14 @@ def build_report(
 
 
 def _track(
-    name: str, primary: tuple[str, ...], entries: list[Entry], order: Sequence[str], baseline: str | None
+    name: str,
+    primary: tuple[str, ...],
+    horizons: tuple[str, ...],
+    entries: list[Entry],
+    order: Sequence[str],
+    baseline: str | None,
 ) -> TrackReport:
+    entries = with_horizons(entries, horizons)
     by_label: dict[str, dict[tuple[str, int], Entry]] = {}
     for entry in entries:
         by_label.setdefault(entry.sample.method.label, {})[entry.sample.case.id, entry.sample.seed] = entry
@@ -99,12 +108,13 @@ def _track(
     rows = _rank(rows, columns, values)
     place = {row.label: index for index, row in enumerate(rows)}
     entries = sorted(entries, key=lambda e: (e.sample.case.id, e.sample.seed, place[e.sample.method.label]))
+    drawn = [row.label for row in rows if not (own and row.reference)]
     return TrackReport(
         name=name,
         baseline=base,
         columns=columns,
         rows=tuple(rows),
-        panels=panels(entries, [row.label for row in rows if not (own and row.reference)], references),
+        panels=panels(entries, drawn, references) + survival_panels(entries, drawn, references, horizons),
         timeline=timeline(entries, methods),
         cases=len({case for case, _ in expected}),
         failures=tuple(_failures(entries)),

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
+from magbench.horizon import STAYS, WINDOW
 from magbench.records import Direction
+from magbench.reports.horizons import METRIC as HORIZON
 from magbench.reports.model import MIB, Cell, Column, Cost, Row, TrackReport, Use, lookup
 from magbench.reports.sweep import shown
 from magbench.stats import MIN_CASES_INTERVAL, MIN_CASES_TEST, TOO_FEW_TO_TEST
@@ -14,6 +16,10 @@ ALWAYS = 3
 """Columns of cost that stay however narrow the terminal: past frames, keys × passes, keys and values."""
 SHORT = {"training-free transfer": "transfer", "not applicable": "", "external": ""}
 """Applicability in a table; the legend has the whole word."""
+NULLS = (
+    "start_end, slope, variability, worst_window: read them beside the reference rows, where no method drifts; "
+    "without any drift the absolute difference of start and end is 0.5 to 1 standard deviation of the series"
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,8 @@ def levels(track: TrackReport) -> Grid:
         )
         if columns
     )
-    return Grid(f"{_title(track)}: all metrics", header, groups, tuple(notes.texts), _legend(track))
+    legend = (*_legend(track), NULLS) if any("start_end@" in c.reduction for c in track.columns) else _legend(track)
+    return Grid(f"{_title(track)}: all metrics", header, groups, tuple(notes.texts), legend)
 
 
 def differences(track: TrackReport) -> Grid:
@@ -232,6 +239,11 @@ def _legend(track: TrackReport) -> tuple[str, ...]:
         lines.append(f"[low, high] 95 % interval of the mean over cases, the wider of bootstrap-t and Student's{few}")
         if any(e.low is None and e.n >= MIN_CASES_INTERVAL for e in estimates):
             lines.append("no [low, high] where all cases have the same value")
+    if any(column.metric.partition("@")[0] == HORIZON for column in track.columns):
+        lines.append(
+            f"{HORIZON}: mean seconds until a {WINDOW:g} s mean is beyond the threshold for {STAYS:g} s or the picture "
+            f"freezes for as long; at most the video's length less {STAYS:g} s"
+        )
     if track.baseline:
         tested = any(cell.mark for row in track.rows for cell in row.cells.values())
         lines.append(

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from magbench.records import CaseRecord
 from magbench.reports.curves import Entry
 from magbench.reports.grids import Grid, against, case_grid, differences, headline, levels
+from magbench.reports.horizons import METRIC as HORIZON
 from magbench.reports.model import Failure, Missing, Report, TrackReport
 from magbench.reports.plots import FAINT, INK, Style
 from magbench.reports.sweep import absent, common_budget, endpoints, shown
@@ -202,6 +203,9 @@ def _reading(track: TrackReport) -> str:
         "mean over cases, a curve ends where the first of its videos ends" if averaged else "",
         "band: pointwise 95 % interval of the mean, no test of a difference" if banded else "",
         "time zero: the switch from the given clip to the model" if track.timeline.switch else "",
+        "share that holds: of all videos (Kaplan-Meier), until 5 s before they end"
+        if any(panel.metric.partition("@")[0] == HORIZON for panel in track.panels)
+        else "",
         "ticks above: chunk borders" if track.timeline.chunk_borders else "",
         "ticks below: the cache evicted, absorbed or compressed" if track.timeline.marked else "",
     ]

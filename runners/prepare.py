@@ -71,6 +71,7 @@ def prepare(options: RunOptions) -> Prepared:
         model=model.name,
         methods=tuple(method.label for method in methods),
         primary={track: spec.primary for track, spec in suite.tracks.items()},
+        horizons={track: spec.horizons for track, spec in suite.tracks.items() if spec.horizons},
         arguments=options.model_dump(mode="json", exclude_unset=True),
         resolved={
             "tracks": {track: len(spec.cases) for track, spec in suite.tracks.items()},

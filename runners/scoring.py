@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from magbench import __version__, provenance
+from magbench import __version__, horizon, provenance
 from magbench.data.video import sha256_file, video_ref
 from magbench.errors import ConfigError, StoreError, VideoError
 from magbench.jobs import reference_method
@@ -104,6 +104,7 @@ def prepare_score(paths: Sequence[Path], options: ScoreOptions) -> PreparedScore
         magbench_version=__version__,
         kind="score",
         methods=tuple(task.label for task in tasks),
+        horizons={"videos": horizon.defaults(metrics)},
         arguments={"paths": shown, **options.model_dump(mode="json", exclude_unset=True)},
         resolved={"metrics": {"videos": metrics}, "videos": len(tasks)},
         command=os.fsencode(shlex.join(words)).decode("utf-8", "replace"),

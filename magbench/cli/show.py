@@ -107,6 +107,7 @@ def _suite(name: str) -> dict[str, Any]:
             "latent frames": ", ".join(map(str, sorted({case.frames for case in suite.cases(track)}))),
             "metrics": ", ".join(spec.metrics),
             "primary endpoints": ", ".join(spec.primary),
+            "coherence horizons": ", ".join(spec.horizons) or "none",
             "references": ", ".join(spec.references),
         }
         for track, spec in suite.tracks.items()
