@@ -62,10 +62,15 @@ class Pairs(Generic[T]):
     """Pairs each frame with the one nearest to `gap` seconds before it, keeping no more frames than that takes.
 
     Of two equally near the older is taken. Frames in the first `gap` of a video have no partner.
+
+    Args:
+        gap: Seconds.
+        keep: Copies what has to wait for its partner, where it is a part of something larger that would wait with it.
     """
 
-    def __init__(self, gap: float = GAP) -> None:
+    def __init__(self, gap: float = GAP, keep: Callable[[T], T] = lambda item: item) -> None:
         self._gap = gap
+        self._keep = keep
         self._tail: list[tuple[int, float, T]] = []
         self._start: float | None = None
 
@@ -81,6 +86,9 @@ class Pairs(Generic[T]):
                 del self._tail[:nearest]  # targets only grow, so nothing older will be asked for
                 pairs.append(Pair(index, self._tail[0][0], time, self._tail[0][1], item, self._tail[0][2]))
             self._tail.append((index, time, item))
+        for place in range(max(0, len(self._tail) - len(items)), len(self._tail)):
+            index, time, item = self._tail[place]
+            self._tail[place] = index, time, self._keep(item)
         return pairs
 
 

@@ -34,7 +34,7 @@ class LPIPSConsecutive(Metric):
     def start(self, info: Info) -> NotApplicable | None:
         """Refuse frames too small for the backbone."""
         self.info = info
-        self._pairs = Pairs[Maps]()
+        self._pairs = Pairs[Maps](keep=lambda maps: [(features.clone(), weights) for features, weights in maps])
         self._collected = Consecutive()
         if min(info.width, info.height) < self.min_side:
             return NotApplicable(f"frames of {info.width}x{info.height} are too small, {self.min_side} px are needed")
