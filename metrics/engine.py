@@ -19,6 +19,7 @@ from magbench.data.video import Frame, VideoReader, open_video
 from magbench.errors import MagbenchError, MissingWeightsError, VideoError
 from magbench.metrics import METRICS
 from magbench.metrics.base import Clip, Declared, Extractor, Info, Metric, NotApplicable, Scores
+from magbench.metrics.bf16 import SUFFIX, in_bfloat16
 from magbench.metrics.memory import MemoryGuard
 from magbench.records import MetricRecord, Reduction, SampleRecord, State, Timing, TraceRecord, VideoRef
 from magbench.registry import load_object
@@ -228,8 +229,9 @@ def _reduction(declared: Declared, value: float | NotApplicable) -> Reduction:
 
 @cache
 def _extractor(path: str, device: str) -> Extractor:
-    extractor: Extractor = load_object(path)(device)
-    return extractor
+    factory, half, _ = path.partition(SUFFIX)
+    extractor: Extractor = load_object(factory)(device)
+    return in_bfloat16(extractor) if half else extractor
 
 
 def _stream(

@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from magbench.metrics.base import Clip, Info, Metric, Needs, NotApplicable, Scores
+from magbench.metrics.bf16 import bf16
 from magbench.metrics.consecutive import Consecutive, Pairs, Recipe
 
 Maps = list[tuple[Tensor, Tensor]]
@@ -50,6 +51,12 @@ class LPIPSConsecutive(Metric):
     def finish(self) -> Scores | NotApplicable:
         """Reduce."""
         return self._collected.scores(_RECIPE, self.info.sample.timing)
+
+
+class LPIPSConsecutiveBF16(LPIPSConsecutive):
+    """`lpips_consecutive` with AlexNet in bfloat16; normalised features and distances are float32."""
+
+    profile, needs = "bf16", bf16(LPIPSConsecutive.needs)
 
 
 def distance(first: Maps, second: Maps) -> float:

@@ -126,13 +126,13 @@ def _prepare_run(root: Path, options: ScoreOptions, metrics: tuple[str, ...], wo
 
 
 def metric_names(name: str) -> tuple[str, ...]:
-    """`motion@default`, or all profiles of `motion`.
+    """`motion@default`, or all profiles of `motion` but `bf16`, which is for who asks for it.
 
     Raises:
         ConfigError: no such metric; the hint names the closest one.
     """
     known = tuple(METRICS)
-    found = tuple(k for k in known if name in (k, k.partition("@")[0]))
+    found = tuple(k for k in known if name == k or (name == k.partition("@")[0] and not k.endswith("@bf16")))
     if not found:
         raise ConfigError(f"unknown metric {name!r}", did_you_mean(name, known))
     return found
