@@ -14,8 +14,10 @@ METRICS = Registry(
         "lpips_consecutive@default": "magbench.metrics.lpips_consecutive:LPIPSConsecutive",
         "lpips_consecutive@native": "magbench.metrics.lpips_consecutive:LPIPSConsecutiveNative",
         "lpips_consecutive@mini": "magbench.metrics.mini:LPIPSConsecutiveMini",
+        "lpips_consecutive@bf16": "magbench.metrics.lpips_consecutive:LPIPSConsecutiveBF16",
         "subject_consistency@default": "magbench.metrics.subject_consistency:SubjectConsistency",
         "subject_consistency@mini": "magbench.metrics.mini:SubjectConsistencyMini",
+        "subject_consistency@bf16": "magbench.metrics.subject_consistency:SubjectConsistencyBF16",
         "subject_identity@mini": "magbench.metrics.mini:SubjectIdentity",
         "prompt_adherence@mini": "magbench.metrics.prompt_adherence:PromptAdherence",
         "retention@default": "magbench.metrics.retention:Retention",
@@ -38,13 +40,13 @@ METRICS = Registry(
 
 
 def metric_names(name: str) -> tuple[str, ...]:
-    """`motion@default`, or all profiles of `motion`.
+    """`motion@default`, or all profiles of `motion` but `bf16`, which is for who asks for it.
 
     Raises:
         ConfigError: no such metric; the hint names the closest one.
     """
     known = tuple(METRICS)
-    found = tuple(k for k in known if name in (k, k.partition("@")[0]))
+    found = tuple(k for k in known if name == k or (name == k.partition("@")[0] and not k.endswith("@bf16")))
     if not found:
         raise ConfigError(f"unknown metric {name!r}", did_you_mean(name, known))
     return found

@@ -135,7 +135,8 @@ class Metric(ABC):
 
     The engine calls `start` once, `update` for each clip in order, `finish` once. A metric keeps
     what its memory class allows: `constant` (nothing per frame but the numbers of its series),
-    `frame` (at most 4 KB per frame) or `pairs` (blocks of features under a byte cap of its own).
+    `frame` (at most 4 KB per frame) or `pairs` (blocks of features under its own `memory_cap`).
+    The engine weighs it; see `magbench.metrics.memory`.
     """
 
     name: ClassVar[str]
@@ -148,6 +149,8 @@ class Metric(ABC):
     """Which frames or pairs are looked at."""
     needs: ClassVar[Needs] = Needs()
     memory: ClassVar[Literal["constant", "frame", "pairs"]] = "constant"
+    memory_cap: ClassVar[int] = 0
+    """Most bytes that a metric of class `pairs` holds."""
     reductions: ClassVar[tuple[Declared, ...]]
     """Everything `finish` may report, headline first."""
     licence: ClassVar[str] = ""

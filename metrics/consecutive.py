@@ -65,11 +65,13 @@ class Pairs(Generic[T]):
     Of two equally near the older is taken. Frames in the first `gap` of a video have no partner.
 
     Args:
-        gap: None pairs each frame with the one before it.
+        gap: Seconds; None pairs each frame with the one before it.
+        keep: Copies what has to wait for its partner, where it is a part of something larger that would wait with it.
     """
 
-    def __init__(self, gap: float | None = GAP) -> None:
+    def __init__(self, gap: float | None = GAP, keep: Callable[[T], T] = lambda item: item) -> None:
         self._gap = gap
+        self._keep = keep
         self._tail: list[tuple[int, float, T]] = []
         self._start: float | None = None
 
@@ -82,6 +84,9 @@ class Pairs(Generic[T]):
                 del self._tail[: self._nearest(time)]  # targets only grow, so nothing older will be asked for
                 pairs.append(Pair(index, self._tail[0][0], time, self._tail[0][1], item, self._tail[0][2]))
             self._tail.append((index, time, item))
+        for place in range(max(0, len(self._tail) - len(items)), len(self._tail)):
+            index, time, item = self._tail[place]
+            self._tail[place] = index, time, self._keep(item)
         return pairs
 
     def _nearest(self, time: float) -> int:

@@ -7,9 +7,6 @@ from magbench.metrics.base import Clip, Info, Metric, NotApplicable
 from magbench.metrics.ssim import SSIM_WINDOW
 from magbench.records import SampleRecord
 
-MAX_BYTES = 2**31
-"""Most memory for the frames kept: generated, truth, and the truth's mirror. A continuation is a few seconds long."""
-
 
 class Continuation(Metric):
     """Base: keeps the frames after the history beside their truth, and what a frozen model would show instead.
@@ -21,6 +18,8 @@ class Continuation(Metric):
 
     clock = "every frame after the given history"
     memory = "pairs"
+    memory_cap = 2**31
+    """Two gigabytes of frames kept for matching. A mag-bench continuation is a few seconds long."""
 
     def start(self, info: Info) -> NotApplicable | None:
         """Refuse videos without history, without truth, on another clock or in another size, or too long to match."""
@@ -39,7 +38,7 @@ class Continuation(Metric):
             return NotApplicable(f"frames of {size} are smaller than the SSIM window of {SSIM_WINDOW} pixels")
         if abs(truth.fps - info.fps) > 1e-3 * truth.fps:
             return NotApplicable(f"the video has {info.fps:g} frames per second, its truth {truth.fps:g}")
-        if 3 * 3 * info.width * info.height * (truth.frames - history) > MAX_BYTES:
+        if 3 * 3 * info.width * info.height * (truth.frames - history) > self.memory_cap:
             return NotApplicable(f"a continuation of {truth.frames - history} frames of {size} is too long to match")
         return None
 

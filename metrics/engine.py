@@ -19,6 +19,8 @@ from magbench.data.video import Frame, VideoReader, open_video
 from magbench.errors import MagbenchError, MissingWeightsError, VideoError
 from magbench.metrics import METRICS
 from magbench.metrics.base import Clip, Declared, Extractor, Info, Metric, NotApplicable, Scores
+from magbench.metrics.bf16 import SUFFIX, in_bfloat16
+from magbench.metrics.memory import MemoryGuard
 from magbench.records import MetricRecord, Reduction, SampleRecord, State, Timing, TraceRecord, VideoRef
 from magbench.registry import load_object
 
@@ -109,6 +111,7 @@ class _Run:
         self.outcome: Scores | NotApplicable | Exception | None = None
         self.extractors: dict[str, Extractor] = {}
         self.warnings: tuple[str, ...] = ()
+        self.guard: MemoryGuard | None = None
         needs = self.metric.needs
         if sample.status != "ok":
             self.outcome = NotApplicable(f"the sample itself is {sample.status}: {sample.reason}", sample.hint)
@@ -135,6 +138,25 @@ class _Run:
     def active(self) -> bool:
         return self.outcome is None
 
+    def start(self, info: Info) -> None:
+        """Begin with a video."""
+        self.attempt(partial(self.metric.start, info))
+        self.guard = MemoryGuard(self.metric, info)
+
+    def show(self, clip: Clip) -> None:
+        """Show the next frames."""
+        self.attempt(partial(self._update, clip))
+
+    def _update(self, clip: Clip) -> None:
+        self.metric.update(clip)
+        if self.guard:
+            self.guard.saw(len(clip))
+
+    def _finish(self) -> Scores | NotApplicable:
+        if self.guard:
+            self.guard.weigh()
+        return self.metric.finish()
+
     def attempt(self, step: Callable[[], Scores | NotApplicable | None]) -> None:
         """Take a step; if the metric breaks, only it breaks."""
         try:
@@ -146,10 +168,11 @@ class _Run:
         if not isinstance(error, MagbenchError):
             _log.exception("%s@%s failed on %s", self.metric.name, self.metric.profile, self.sample.key)
         self.outcome = error
+        self.metric = type(self.metric)()  # whatever it held is free again
 
     def record(self) -> MetricRecord:
         if self.active:
-            self.attempt(self.metric.finish)
+            self.attempt(self._finish)
         if isinstance(self.outcome, Scores):
             try:
                 return self._make("value", scores=self.outcome)
@@ -206,8 +229,9 @@ def _reduction(declared: Declared, value: float | NotApplicable) -> Reduction:
 
 @cache
 def _extractor(path: str, device: str) -> Extractor:
-    extractor: Extractor = load_object(path)(device)
-    return extractor
+    factory, half, _ = path.partition(SUFFIX)
+    extractor: Extractor = load_object(factory)(device)
+    return in_bfloat16(extractor) if half else extractor
 
 
 def _stream(
@@ -220,7 +244,7 @@ def _stream(
             video = files.enter_context(_open(sample.video, folder))
             info = Info(sample, video.fps, video.frames, video.width, video.height, trace)
             for run in watching:
-                run.attempt(partial(run.metric.start, info))
+                run.start(info)
             active = [run for run in watching if run.active]
             extractors = {path: found for run in active for path, found in run.extractors.items()}
             truth = None
@@ -232,7 +256,7 @@ def _stream(
                 given = clip.first < sample.history_frames
                 for run in active:
                     if run.metric.needs.history or not given:
-                        run.attempt(partial(run.metric.update, clip))
+                        run.show(clip)
                 active = [run for run in active if run.active]
             warnings = (*video.warnings, *_key_frame_warning(video, sample.timing))
     except VideoError as error:

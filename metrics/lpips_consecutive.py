@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from magbench.metrics.base import Clip, Info, Metric, Needs, NotApplicable, Scores
+from magbench.metrics.bf16 import bf16
 from magbench.metrics.consecutive import GAP, Consecutive, Pairs, Recipe
 
 Maps = list[tuple[Tensor, Tensor]]
@@ -36,7 +37,9 @@ class LPIPSConsecutive(Metric):
     def start(self, info: Info) -> NotApplicable | None:
         """Refuse frames too small for the backbone."""
         self.info = info
-        self._pairs = Pairs[Maps](self.gap)
+        self._pairs = Pairs[Maps](
+            self.gap, keep=lambda maps: [(features.clone(), weights) for features, weights in maps]
+        )
         self._collected = Consecutive()
         if min(info.width, info.height) < self.min_side:
             return NotApplicable(f"frames of {info.width}x{info.height} are too small, {self.min_side} px are needed")
@@ -64,6 +67,12 @@ class LPIPSConsecutiveNative(LPIPSConsecutive):
     title = "Perceptual distance of neighbouring frames; spikes and seams"
     clock = "each frame with the one before"
     gap = None
+
+
+class LPIPSConsecutiveBF16(LPIPSConsecutive):
+    """`lpips_consecutive` with AlexNet in bfloat16; normalised features and distances are float32."""
+
+    profile, needs = "bf16", bf16(LPIPSConsecutive.needs)
 
 
 def distance(first: Maps, second: Maps) -> float:

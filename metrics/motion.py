@@ -49,7 +49,7 @@ class Motion(Metric):
         """Begin without frames."""
         self.info = info
         self._clock = Clock()
-        self._pairs = Pairs[NDArray[np.float32]]()
+        self._pairs = Pairs[NDArray[np.float32]](keep=np.copy)
         self._frames = 0
         self._still: list[tuple[float, float, bool]] = []
         self._times: list[float] = []

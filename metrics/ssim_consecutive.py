@@ -2,12 +2,9 @@
 
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from magbench.metrics.base import Clip, Info, Metric, NotApplicable, Scores
 from magbench.metrics.consecutive import GAP, Consecutive, Pairs, Recipe
-from magbench.metrics.ssim import SSIM_WINDOW, ssim
+from magbench.metrics.ssim import SSIM_WINDOW, Moments, moments, similarity
 
 RECIPE = Recipe("ssim", "lower", dissimilarity=lambda x: 1 - x, effect=lambda x: x, still=1e-4)
 
@@ -20,7 +17,7 @@ class SSIMConsecutive(Metric):
     """
 
     name = "ssim_consecutive"
-    version = 2
+    version = 3
     title = "Structural similarity of frames 1/8 s apart; spikes and seams"
     clock = "each frame with the one 1/8 s before"
     reductions = RECIPE.declared(-1, 1)
@@ -30,7 +27,7 @@ class SSIMConsecutive(Metric):
     def start(self, info: Info) -> NotApplicable | None:
         """Refuse frames smaller than the window."""
         self.info = info
-        self._pairs = Pairs[NDArray[np.uint8]](self.gap)
+        self._pairs = Pairs[Moments](self.gap)
         self._collected = Consecutive()
         if min(info.width, info.height) < SSIM_WINDOW:
             return NotApplicable(
@@ -40,8 +37,9 @@ class SSIMConsecutive(Metric):
 
     def update(self, item: Clip) -> None:
         """Compare."""
-        pairs = self._pairs.add(item.first, item.times, list(item.frames.cpu().numpy()))
-        self._collected.add(len(item), pairs, [ssim(pair.before, pair.now) for pair in pairs])
+        for index, (time, frame) in enumerate(zip(item.times, item.frames, strict=True), start=item.first):
+            pairs = self._pairs.add(index, (time,), (moments(frame),))
+            self._collected.add(1, pairs, [similarity(pair.before, pair.now) for pair in pairs])
 
     def finish(self) -> Scores | NotApplicable:
         """Reduce."""

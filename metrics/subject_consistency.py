@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from magbench.metrics.base import Clip, Declared, Info, Metric, Needs, NotApplicable, Scores
+from magbench.metrics.bf16 import bf16
 from magbench.metrics.clock import RATE, Clock
 from magbench.metrics.drift import declared, functionals
 from magbench.records import Series
@@ -95,6 +96,12 @@ class SubjectConsistency(Metric):
                 lags.append(lag)
                 values.append(float((features[pairs] * features[later[pairs]]).sum(1).mean()))
         return [Series(name="lag", times=tuple(lags), values=tuple(values), axis="lag")] if lags else []
+
+
+class SubjectConsistencyBF16(SubjectConsistency):
+    """`subject_consistency` with DINO in bfloat16; similarities are of float64, as there."""
+
+    profile, needs = "bf16", bf16(SubjectConsistency.needs)
 
 
 def _series(name: str, times: NDArray[np.float64], values: NDArray[np.float64]) -> Series:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_msssim import ssim as msssim_ssim
+from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from magbench.metrics.base import Scores
@@ -33,6 +34,27 @@ def test_ssim_equals_two_independent_implementations(height: int, width: int, da
     )
     assert ssim(first, second) == pytest.approx(image[..., 5:-5, 5:-5].mean().item(), abs=1e-5)
     assert ssim(first, second) == pytest.approx(msssim_ssim(a.float(), b.float(), data_range=255).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("damage", ["noise", "shift", "flat"])
+@pytest.mark.parametrize(("height", "width"), [(11, 75), (74, 11), (75, 139), (160, 202)])
+def test_ssim_equals_scikit_image_in_double_precision_whatever_the_tiles(height: int, width: int, damage: str) -> None:
+    first, second = _pair(height, width, damage)
+    expected = structural_similarity(
+        first / 255, second / 255,
+        gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0, channel_axis=2,
+    )  # fmt: skip
+    assert ssim(first, second) == pytest.approx(expected, abs=1e-5)
+
+
+def test_bright_flat_pictures_do_not_cancel() -> None:
+    first = np.full((64, 77, 3), 250, np.uint8)
+    second = np.clip(first + np.random.default_rng(0).normal(0, 3, first.shape), 0, 255).astype(np.uint8)
+    expected = structural_similarity(
+        first / 255, second / 255,
+        gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0, channel_axis=2,
+    )  # fmt: skip
+    assert ssim(first, second) == pytest.approx(expected, abs=1e-5)
 
 
 def test_identical_frames_are_exactly_one() -> None:
