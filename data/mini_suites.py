@@ -2,9 +2,10 @@
 
 `mini` is what everybody runs. `mini-gate` is for CI: in seconds of video every tier of a cache is needed, the sink to
 go on from one chunk, the rest to come back. `mini-card` holds the 64 prompts and 84 histories on which the model card's
-numbers are measured, `mini-minute` the rollouts of 60 s. `interactive` switches the prompt half-way; it has two primary
-endpoints because either alone has a cheap answer: a cache that forgets everything follows any prompt, one that forgets
-nothing keeps all that the prompt did not change. No two suites share a world, and none shares one with training.
+numbers are measured, `mini-minute` the rollouts of 60 s, `long` those of a minute, four minutes and an hour.
+`interactive` switches the prompt half-way; it has two primary endpoints because either alone has a cheap answer: a
+cache that forgets everything follows any prompt, one that forgets nothing keeps all that the prompt did not change. No
+two suites share a world, and none shares one with training.
 """
 
 import random
@@ -30,6 +31,9 @@ MINUTE_SEEDS = range(1_200_000, 1_200_012)
 GATE_WALK_SEEDS = range(1_300_000, 1_300_012)
 GATE_RETURN_SEEDS, GATE_OPENING_SEEDS = range(2_200_000, 2_200_012), range(2_300_000, 2_300_012)
 SWITCH_SEEDS = range(1_400_000, 1_400_016)
+LONG_SEEDS = range(1_500_000, 1_500_010)
+LONG_SECONDS = (60,) * 6 + (240,) * 3 + (3600,)
+"""One for each: an hour takes a CPU core half an hour."""
 SWITCH_FRAMES, SWITCH_AT = 129, 8.0
 """Latent frames, and seconds: the switch acts at frame 66."""
 CHANGES = {"subject": ("body", "hat_colour", "hat_shape"), "place": ("sky", "ground")}
@@ -44,6 +48,14 @@ _WALK_METRICS = (
     "motion@default",
     "efficiency@default",
 )
+_LONG_METRICS = (
+    "subject_consistency@mini",
+    "appearance_drift@default",
+    "subject_identity@mini",
+    "motion@default",
+    "efficiency@default",
+)
+"""What drifts. Seams are the same at any length, and cost as much again."""
 _GATE_METRICS = ("subject_consistency@mini", "appearance_drift@default", "subject_identity@mini", "efficiency@default")
 _SWITCH_METRICS = (
     "prompt_adherence@mini",
@@ -75,20 +87,29 @@ def scenes(seeds: range) -> list[Scene]:
 
 def walks(seeds: range, frames: int) -> tuple[CaseRecord, ...]:
     """One prompt per seed; see `scenes`."""
-    cases = []
-    for i, (seed, scene) in enumerate(zip(seeds, scenes(seeds), strict=True)):
-        cases.append(
-            CaseRecord(
-                id=f"walk-{i:02d}",
-                track="long-horizon",
-                prompt=scene.sentence(),
-                world_seed=seed,
-                frames=frames,
-                truth_sha256=truth_sha256(World(scene, seed), frames),
-                stratum="pans and returns" if "back" in scene.camera else scene.camera.partition(" ")[0],
-            )
-        )
-    return tuple(cases)
+    found = enumerate(zip(seeds, scenes(seeds), strict=True))
+    return tuple(_walk(f"walk-{i:02d}", scene, seed, frames) for i, (seed, scene) in found)
+
+
+def long_walks(seeds: range, seconds: Sequence[int]) -> tuple[CaseRecord, ...]:
+    """One prompt per seed, each of its own length; see `scenes`."""
+    found = enumerate(zip(seeds, scenes(seeds), seconds, strict=True))
+    return tuple(
+        _walk(f"walk-{length}s-{i - seconds.index(length)}", scene, seed, length * FPS)
+        for i, (seed, scene, length) in found
+    )
+
+
+def _walk(name: str, scene: Scene, seed: int, frames: int) -> CaseRecord:
+    return CaseRecord(
+        id=name,
+        track="long-horizon",
+        prompt=scene.sentence(),
+        world_seed=seed,
+        frames=frames,
+        truth_sha256=truth_sha256(World(scene, seed), frames),
+        stratum="pans and returns" if "back" in scene.camera else scene.camera.partition(" ")[0],
+    )
 
 
 def switches(seeds: range) -> tuple[CaseRecord, ...]:
@@ -135,6 +156,8 @@ def suites() -> dict[str, dict[str, Any]]:
         ),
     }
     minute = {"long-horizon": _track(_WALK_METRICS, _WALK_PRIMARY, walks(MINUTE_SEEDS, 60 * FPS))}
+    long = {"long-horizon": _track(_LONG_METRICS, _WALK_PRIMARY, long_walks(LONG_SEEDS, LONG_SECONDS))}
+    long["long-horizon"] |= {"references": ["real"]}
     interactive = {"long-horizon": _track(_SWITCH_METRICS, _SWITCH_PRIMARY, switches(SWITCH_SEEDS))}
     gate_cases = [
         *(mini_case(seed, AWAY[i % 2]) for i, seed in enumerate(GATE_RETURN_SEEDS)),
@@ -151,19 +174,23 @@ def suites() -> dict[str, dict[str, Any]]:
         ),
         "mini-card": _suite("mini-card", "64 first three seconds and 84 leave-and-return clips: the model card", card),
         "mini-minute": _suite("mini-minute", "12 walks of 60 s in the procedural world", minute),
+        "long": _suite("long", "walks of 60 s, 240 s and an hour in the procedural world", long)
+        | {"baselines": ["fifo"]},
         "interactive": _suite(
             "interactive", "16 walks of 16 s whose prompt switches: is the new followed, is the rest kept", interactive
         ),
     }
 
 
-def _suite(name: str, title: str, tracks: dict[str, Any]) -> dict[str, Any]:
+def _suite(
+    name: str, title: str, tracks: dict[str, Any], baselines: Sequence[str] = ("fifo", "memrope:memory=none")
+) -> dict[str, Any]:
     return {
         "name": name,
         "version": 1,
         "model": "mini",
         "title": title,
-        "baselines": ["fifo", "memrope:memory=none"],
+        "baselines": list(baselines),
         "tracks": tracks,
     }
 

@@ -226,6 +226,9 @@ class Remembering:
         found = self._decoded.get(_digest(latents.numpy()))
         return self._model.decode(latents) if found is None else found
 
+    def decode_stream(self, latents: Iterable[Tensor]) -> Iterator[Frame]:
+        return map(self.decode, latents)
+
 
 def _digest(values: npt.NDArray[Any]) -> bytes:
     return hashlib.sha256(values.tobytes()).digest()

@@ -15,6 +15,9 @@ from magbench.suite import Suite
 BATCH = 4
 """Samples per batch. Fixed, because a matrix product may round differently at another batch size."""
 
+ALONE_FRAMES = 960
+"""Samples of more latent frames are batches of their own: one that is filled up would cost hours for nothing."""
+
 CASE_IDENTITY = ("id", "track", "prompt", "world_seed", "path", "history_frames", "frames", "schedule", "clip_sha256")
 """The fields of a case that change pixels. Its stratum and the truth's checksum don't."""
 
@@ -62,12 +65,17 @@ class Group:
 
     jobs: tuple[Job, ...]
 
+    @property
+    def size(self) -> int:
+        """How many are sampled together."""
+        return batch_size(self.jobs[0].case)
+
     def slots(self, missing: Iterable[str]) -> tuple[Job, ...]:
-        """`BATCH` jobs to sample: each missing one in its place, the other places filled with a missing one."""
+        """`size` jobs to sample: each missing one in its place, the other places filled with a missing one."""
         wanted = set(missing)
         filler = next(job for job in self.jobs if job.key in wanted)
         placed = [job if job.key in wanted else filler for job in self.jobs]
-        return tuple(placed + [filler] * (BATCH - len(placed)))
+        return tuple(placed + [filler] * (self.size - len(placed)))
 
 
 @dataclass(frozen=True)
@@ -87,8 +95,9 @@ class Plan:
         generated = [job for job in self.jobs if job.method.policy != "reference"]
         for _, members in groupby(sorted(generated, key=lambda job: (kind(job), job.key)), key=kind):
             ordered = tuple(members)
-            for start in range(0, len(ordered), BATCH):
-                yield Group(ordered[start : start + BATCH])
+            size = batch_size(ordered[0].case)
+            for start in range(0, len(ordered), size):
+                yield Group(ordered[start : start + size])
 
     def references(self, label: str) -> tuple[Job, ...]:
         """The jobs of one reference row: `real`, `static` or `shuffled`."""
@@ -101,6 +110,11 @@ class Plan:
     @cached_property
     def _real(self) -> dict[tuple[str, str, int], str]:
         return {(job.case.track, job.case.id, job.seed): job.key for job in self.references("real")}
+
+
+def batch_size(case: CaseRecord) -> int:
+    """Samples per batch at the length of a case."""
+    return BATCH if case.frames <= ALONE_FRAMES else 1
 
 
 def expand(

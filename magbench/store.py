@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -174,6 +174,16 @@ class RunStore:
         for part in path.split("/"):
             target = target / _safe(part)
         return _replace(target, write)
+
+    def work(self, name: str) -> Path:
+        """The folder of a task's half-done work, which need not exist; `publish_at` puts files there, below `work/`."""
+        return self.root / "work" / _safe(name)
+
+    def clear_work(self, name: str) -> None:
+        """Delete it, and the folder of such folders with the last one."""
+        shutil.rmtree(self.work(name), ignore_errors=True)
+        with suppress(OSError):
+            self.work(name).parent.rmdir()
 
     def write_trace(self, key: str, trace: Sequence[TraceRecord]) -> None:
         """Write the sample's trace, one line per chunk."""

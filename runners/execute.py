@@ -1,5 +1,7 @@
 """Jobs to samples: generate, write, score. Runs in worker processes; see `pool`."""
 
+import hashlib
+import inspect
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -11,18 +13,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from magbench import provenance
 from magbench.data.contact_sheet import make_contact_sheet
 from magbench.data.mini_world import Frame
 from magbench.data.video import open_video, video_ref, write_video
 from magbench.errors import MagbenchError, StoreError
 from magbench.jobs import Group, Job, Plan
 from magbench.metrics.engine import is_current, score
+from magbench.names import digest, slug
 from magbench.records import CaseRecord, SampleRecord, Timing, TraceRecord, Track, VideoRef
 from magbench.runners.generate import Generator
+from magbench.runners.methods import parse_method
 from magbench.runners.models import ModelInfo, find_model
 from magbench.runners.pool import Death, Pool, WorkerSpec
+from magbench.runners.reel import Reel
 from magbench.runners.references import transformed, truth_frames, truth_of
-from magbench.runners.user_policies import described, fault, hold
+from magbench.runners.user_policies import code_of, described, fault, hold
 from magbench.schedule import switch_frames
 from magbench.store import RunStore
 
@@ -212,26 +218,45 @@ class Worker:
                 self.store.write_sample(_failed(job, reason, "", "not_applicable"))
             emit(Event("video", first.method.label, first.case.track, len(missing)))
             return
-        keys = {job.key for job in missing}
-        slots = Group(task.jobs).slots(keys)
+        group, reel = Group(task.jobs), self._reel(task.jobs, {job.key for job in missing})
+
+        def made(frames: int) -> None:
+            emit(Event("video", first.method.label, first.case.track, len(missing) * frames / first.case.frames))
+
+        made(reel.done)
         with _boundary(self.store, missing):
-            steps = []
-            for step in self.generator.roll(slots):
-                steps.append(step)
-                share = step.latents.shape[1] / first.case.frames
-                emit(Event("video", first.method.label, first.case.track, len(missing) * share))
-            latents = torch.cat([step.latents for step in steps], dim=1)
-            trace = [step.trace for step in steps]
+            for step in self.generator.roll(group.slots(reel.rows), reel=reel):
+                made(step.latents.shape[1])
             for place, job in enumerate(task.jobs):
-                if job.key in keys:
+                if job in missing:
                     with _boundary(self.store, [job]):
-                        self._write_generated(job, latents[place], trace, task.real[place])
+                        self._write_generated(job, reel, task.real[place])
+        if all((sample := self.store.sample(key)) and sample.status == "ok" for key in reel.rows):
+            reel.clear()
 
-    def _write_generated(self, job: Job, latents: Tensor, trace: Sequence[TraceRecord], real: str | None) -> None:
+    def _reel(self, jobs: Sequence[Job], missing: set[str]) -> Reel:
+        """Where a batch's latents go; it has those that a process before this one left."""
+        method, case, keys = jobs[0].method, jobs[0].case, [job.key for job in jobs]
+        identity = {
+            "jobs": keys,
+            "device": torch.device(self.setup.device).type,
+            "versions": provenance.versions(),
+            "policy": hashlib.sha256(_source(type(parse_method(method.label).policy))).hexdigest(),
+        }
+        name = f"{slug(case.track)}.{slug(method.label)}.{digest({'jobs': keys})[:12]}"
+        rows = {key: place for place, key in enumerate(keys) if key in missing}
+        return Reel(self.store, name, digest(identity), rows, case.frames)
+
+    def _write_generated(self, job: Job, reel: Reel, real: str | None) -> None:
+        def blocks() -> Iterator[Tensor]:
+            for latents in reel.latents(job.key):
+                yield from torch.split(latents, DECODE_FRAMES)
+
         def frames() -> Iterator[Frame]:
-            for block in torch.split(latents, DECODE_FRAMES):
-                yield from self.generator.model.decode(block)
+            for decoded in self.generator.model.decode_stream(blocks()):
+                yield from decoded
 
+        trace = reel.trace()
         timing = measured_timing(self.info, job.case, trace)
         truth = truth_of(job, self.store.sample(real) if real else None)
         self._write_video(job, frames, timing, trace, truth)
@@ -262,6 +287,10 @@ class Worker:
                 history_frames=history,
             )
         )
+
+
+def _source(policy: type) -> bytes:
+    return code_of(policy) or Path(inspect.getfile(policy)).read_bytes()
 
 
 def write_previews(store: RunStore, key: str, video: Path, given: int = 0) -> None:

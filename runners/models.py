@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -54,6 +54,9 @@ class VideoModel(Protocol):
 
     def decode(self, latents: "Tensor") -> "npt.NDArray[np.uint8]":
         """Latents [F, C, H, W] to frames uint8 [T, height, width, 3]."""
+
+    def decode_stream(self, latents: "Iterable[Tensor]") -> "Iterator[npt.NDArray[np.uint8]]":
+        """Latents block by block to frames block by block, the same as `decode` makes of all blocks in a row."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +18,20 @@ class OverlappingRollouts(Rollout):
 
     That one is not generated: its first frame is decoded and encoded again, the others stay, and a clean pass opens a
     fresh cache with it. A rollout that follows a given history begins in the same way with the history's last chunk.
-    Where a video ends decides which chunk is the last, so all its chunks have to be asked for in one call.
+    Where a video ends decides which chunk is the last, so all chunks that are left have to be asked for in one call.
     """
+
+    _lost: tuple[int, ...] = ()
+    """Source frames that the rollout before held and this one lacks, until they have been told."""
+
+    def state(self) -> dict[str, Any]:
+        """See `Rollout.state`."""
+        return super().state() | {"lost": self._lost}
+
+    def restore(self, state: Mapping[str, Any], switches: Mapping[int, PromptSwitch] | None = None) -> None:
+        """See `Rollout.restore`."""
+        super().restore(state, switches)
+        self._lost = state["lost"]
 
     def history(self, latents: Tensor) -> Iterator[Step]:
         """See `Rollout.history`; only the last chunk stays in the cache."""
@@ -31,16 +44,14 @@ class OverlappingRollouts(Rollout):
     def generate(self, chunks: int, switches: Mapping[int, PromptSwitch] | None = None) -> Iterator[Step]:
         """See `Rollout.generate`."""
         last = self.frames // CHUNK_FRAMES + chunks - 1
-        lost: tuple[int, ...] = ()
         while (index := self.frames // CHUNK_FRAMES) <= last:
-            if switch := (switches or {}).get(index):
-                self.text = switch.text
+            switch = self._switch(index, switches)
             chunk = Chunk(self.frames, CHUNK_FRAMES, "generate", switch is not None, switch is not None and switch.cut)
             step = self._step(chunk, None)
-            trace = step.trace.model_copy(update={"dropped": lost, "events": ("flush",) * bool(lost)})
-            step, lost = Step(step.latents, trace), ()
+            trace = step.trace.model_copy(update={"dropped": self._lost, "events": ("flush",) * bool(self._lost)})
+            step, self._lost = Step(step.latents, trace), ()
             if index < last and self.attention.caches[0].frames > (self.policy.budget or 0):
-                step, lost = self._start_over(chunk, step)
+                step, self._lost = self._start_over(chunk, step)
             yield self._finish(step)
 
     def _start_over(self, chunk: Chunk, step: Step) -> tuple[Step, tuple[int, ...]]:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from magbench.data import mini_case
 from magbench.data.mag_clips import clip_frames
 from magbench.data.mini_world import Frame, World
@@ -23,16 +25,27 @@ def world_of(case: CaseRecord, seed: int) -> World:
     return mini_case.world_of(case, world_seed)
 
 
-@lru_cache(maxsize=32)
-def _render(case: str, seed: int) -> Frame:
-    record = CaseRecord.model_validate_json(case)
-    frames = world_of(record, seed).clip(record.frames)
-    if record.truth_sha256 and (found := hashlib.sha256(frames.tobytes()).hexdigest()) != record.truth_sha256:
+def rendered(case: CaseRecord, seed: int) -> Iterator[Frame]:
+    """The case's truth, frame by frame: uint8 [64, 64, 3].
+
+    Raises:
+        ConfigError: as `render`; a checksum that differs is known behind the last frame.
+    """
+    world, digest = world_of(case, seed), hashlib.sha256()
+    for index in range(case.frames):
+        frame = world.frame(index)
+        digest.update(frame.tobytes())
+        yield frame
+    if case.truth_sha256 and (found := digest.hexdigest()) != case.truth_sha256:
         raise ConfigError(
-            f"case {record.id!r} renders to {found[:12]}, the suite says {record.truth_sha256[:12]}",
+            f"case {case.id!r} renders to {found[:12]}, the suite says {case.truth_sha256[:12]}",
             "the world has changed since the suite was released: use the matching version of magbench",
         )
-    return frames
+
+
+@lru_cache(maxsize=32)
+def _render(case: str, seed: int) -> Frame:
+    return np.stack([*rendered(CaseRecord.model_validate_json(case), seed)])
 
 
 def render(case: CaseRecord, seed: int) -> Frame:
@@ -53,7 +66,7 @@ def truth_frames(case: CaseRecord, seed: int, frames: int) -> Iterator[Frame]:
     """
     if case.clip is not None:
         return clip_frames(Path(case.clip), case.clip_sha256 or "", frames)
-    return iter(render(case, seed)[:frames])
+    return rendered(case, seed) if frames == case.frames else iter(render(case, seed)[:frames])
 
 
 def transformed(job: Job, real: SampleRecord, timing: Timing, history_frames: int) -> SampleRecord:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +19,21 @@ class RollingWindow(Rollout):
     """One pass denoises all chunks of the window a step further; then its first chunk, as clean as it is, is encoded.
 
     A chunk enters as pure noise and is finished when it is the window's first at the last noise level: as many windows
-    later as the sampler has steps. At the end of the video the window runs empty.
+    later as the sampler has steps. At the end of the video the window runs empty, so all chunks that are left have to
+    be asked for in one call.
     """
+
+    _noisy: dict[int, Tensor] | None = None
+    """The chunks by their index that are in the window beside the one that was finished last."""
+
+    def state(self) -> dict[str, Any]:
+        """See `Rollout.state`."""
+        return super().state() | {"noisy": self._noisy}
+
+    def restore(self, state: Mapping[str, Any], switches: Mapping[int, PromptSwitch] | None = None) -> None:
+        """See `Rollout.restore`."""
+        super().restore(state, switches)
+        self._noisy = state["noisy"]
 
     def generate(self, chunks: int, switches: Mapping[int, PromptSwitch] | None = None) -> Iterator[Step]:
         """See `Rollout.generate`.
@@ -34,15 +48,16 @@ class RollingWindow(Rollout):
                 f"{levels} noisy chunks, one per step of the sampler, do not fit into {room} beside the anchor.",
                 f"give rolling-forcing a budget of {levels * CHUNK_FRAMES} frames or more",
             )
-        noisy: dict[int, Tensor] = {}
+        end = start + chunks
+        opened, noisy = start + (levels - 1) * bool(self._noisy), self._noisy or {}
+        self._noisy = noisy
         seconds, passes, seen = 0.0, 0, 0.0
         dropped: tuple[int, ...] = ()
-        for newest in range(start, start + chunks + levels - 1):
-            members = range(max(start, newest - levels + 1), min(start + chunks, newest + 1))
+        for newest in range(opened, end + levels - 1):
+            members = range(max(start, newest - levels + 1), min(end, newest + 1))
             if newest in members:
                 noisy[newest] = self.noise(newest, 0)
-                if switch := (switches or {}).get(newest):
-                    self.text = switch.text
+                self._switch(newest, switches)
             step = self._roll(members, newest, noisy)
             seconds += step.trace.ms / 1000
             passes += step.trace.passes

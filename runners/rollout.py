@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -236,6 +236,30 @@ class Rollout:
         self.frames = 0
         """Latent frames so far."""
         self._newest: Tensor | None = None
+        self._switched: int | None = None
+        """The chunk that the prompt as it is now began with, where it isn't the first prompt."""
+
+    def state(self) -> dict[str, Any]:
+        """What it takes to go on behind the last chunk: for `restore`, and for `pack`."""
+        return {
+            "frames": self.frames,
+            "newest": self._newest,
+            "switched": self._switched,
+            "caches": [cache.state() for cache in self.attention.caches],
+        }
+
+    def restore(self, state: Mapping[str, Any], switches: Mapping[int, PromptSwitch] | None = None) -> None:
+        """Go on where a rollout of the same arguments was left.
+
+        Args:
+            state: Its `state`, taken between two chunks.
+            switches: As for `generate`.
+        """
+        self.frames, self._newest, self._switched = (state[name] for name in ("frames", "newest", "switched"))
+        if self._switched is not None:
+            self.text = (switches or {})[self._switched].text
+        for cache, held in zip(self.attention.caches, state["caches"], strict=True):
+            cache.restore(held)
 
     def history(self, latents: Tensor) -> Iterator[Step]:
         """Put given latents [B, F, C, H, W] into the cache, one clean pass per chunk.
@@ -259,13 +283,18 @@ class Rollout:
             switches: Prompt switches by the chunk they begin with, counted from the start of the video.
         """
         for _ in range(chunks):
-            switch = (switches or {}).get(self.frames // CHUNK_FRAMES)
-            if switch:
-                self.text = switch.text
-                if self.policy.recache_frames and self._newest is not None:
-                    yield self._recache(self._newest)
+            switch = self._switch(self.frames // CHUNK_FRAMES, switches)
+            if switch and self.policy.recache_frames and self._newest is not None:
+                yield self._recache(self._newest)
             chunk = Chunk(self.frames, CHUNK_FRAMES, "generate", switch is not None, switch is not None and switch.cut)
             yield self._finish(self._step(chunk, None))
+
+    def _switch(self, index: int, switches: Mapping[int, PromptSwitch] | None) -> PromptSwitch | None:
+        """Turn to the prompt that begins with this chunk, where one does."""
+        switch = (switches or {}).get(index)
+        if switch:
+            self.text, self._switched = switch.text, index
+        return switch
 
     @torch.inference_mode()
     def _step(self, chunk: Chunk, given: Tensor | None) -> Step:

@@ -1,7 +1,7 @@
 """A model of random weights, small enough for a rollout in milliseconds, in which the past matters."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,9 @@ class TinyModel:
         colours = torch.matmul(latents.float().cpu().permute(0, 2, 3, 1), torch.linalg.pinv(_mixing()))
         cells = ((colours + 2) * 64).clamp(0, 255).byte().numpy()
         return cells.repeat(64 // self.side, 1).repeat(64 // self.side, 2)
+
+    def decode_stream(self, latents: Iterable[Tensor]) -> Iterator[npt.NDArray[np.uint8]]:
+        return map(self.decode, latents)
 
 
 def _mixing() -> Tensor:

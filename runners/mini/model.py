@@ -1,7 +1,7 @@
 """Load and save `mini`: transformer, text table, VAE and the sampler they were tuned for."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +74,10 @@ class MiniModel:
     def decode(self, latents: Tensor) -> npt.NDArray[np.uint8]:
         """Normalised latents [T, 16, 8, 8] to frames uint8 [T, 64, 64, 3]."""
         return self.vae.decode(latents)
+
+    def decode_stream(self, latents: Iterable[Tensor]) -> Iterator[npt.NDArray[np.uint8]]:
+        """`decode` block by block: a latent is a frame."""
+        return map(self.decode, latents)
 
 
 def load_mini(device: str = "cpu", dtype: str = "float32", folder: Path = WEIGHTS) -> MiniModel:

@@ -134,6 +134,18 @@ class LayerCache(ABC):
         """Bytes of all other tensors held between chunks."""
         return 0
 
+    def state(self) -> dict[str, Any]:
+        """All that it holds between chunks and was not made with, so that a stopped rollout can go on.
+
+        Plain values, tensors, and lists, tuples, dicts or dataclasses of such; a cache that holds something else, such
+        as another cache, says here what to put down, or its rollouts start over.
+        """
+        return {name: held for name, held in vars(self).items() if not isinstance(held, Geometry | CachePolicy)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Hold what a cache of the same policy and geometry gave as its `state`."""
+        vars(self).update(state)
+
 
 @dataclass(frozen=True)
 class CachePolicy(ABC):

@@ -1,0 +1,120 @@
+"""Memory of a long run, sampled from outside: is it the same at 60 s, 240 s and an hour?
+
+    python -m tests.benchmarks.long --seconds 3600 [--method memrope] [--kill 1] [--out DIR] [--every 5]
+
+Takes one case of that length of the suite `long`, runs `magbench run --workers 1` on it, and adds up the resident
+memory of the processes. With `--kill N` everything is killed (SIGKILL) that many times, each time when about as many
+more parts of the rollout lie on disk, and the same command goes on.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from magbench.cli import console
+from magbench.data.mini_world import FPS
+from magbench.runners.reel import PART_FRAMES
+from magbench.suite import load_suite
+
+
+@dataclass
+class Peak:
+    """Most MiB seen in a stage, and for how long it was sampled."""
+
+    mib: float = 0.0
+    seconds: float = 0.0
+
+
+def one_case(seconds: int, path: Path) -> None:
+    """Write the suite with the first case of this length, without reference rows."""
+    suite = load_suite("long").model_dump(mode="json", exclude_defaults=True)
+    track = suite["tracks"]["long-horizon"]
+    track["cases"] = [case for case in track["cases"] if case["frames"] == seconds * FPS][:1]
+    if not track["cases"]:
+        raise SystemExit(f"the suite long has no case of {seconds} s")
+    track["references"] = []
+    path.write_text(yaml.safe_dump(suite | {"name": f"long-{seconds}s", "version": 1}))
+
+
+def tree(pid: int) -> Iterator[int]:
+    """A process and all below it."""
+    yield pid
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return
+    for child in children:
+        yield from tree(int(child))
+
+
+def resident(pids: Iterator[int]) -> float:
+    """MiB in memory, shared pages counted once for each process."""
+    pages = 0
+    for pid in pids:
+        try:
+            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        except OSError:
+            continue
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def stage(run: Path) -> str:
+    """What the run is doing, as its files tell."""
+    if any(run.glob("samples/*/sample.json")):
+        return "score, report"
+    if any(run.glob("samples/*/video.mkv")):
+        return "preview"
+    return "encode" if any(run.glob("samples/*/.*video.mkv")) else "generate"
+
+
+def parts(run: Path) -> int:
+    """Parts of the rollout on disk."""
+    return len(list(run.glob("work/*/part-*")))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--method", default="memrope")
+    parser.add_argument("--kill", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--every", type=float, default=5.0)
+    options = parser.parse_args()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    suite = options.out.with_suffix(".yaml")
+    one_case(options.seconds, suite)
+    command = [sys.executable, "-m", "magbench", "run", "--suite", str(suite), "--method", options.method]
+    command += ["--no-baselines", "--workers", "1", "--out", str(options.out)]
+    whole = options.seconds * FPS // PART_FRAMES
+    deaths = [whole * (number + 1) // (options.kill + 1) for number in range(options.kill)]
+    peaks: dict[str, Peak] = {}
+    start = time.monotonic()
+    process = subprocess.Popen(command)
+    while process.poll() is None:
+        time.sleep(options.every)
+        now, mib = stage(options.out), resident(tree(process.pid))
+        peak = peaks.setdefault(now, Peak())
+        peak.mib, peak.seconds = max(peak.mib, mib), peak.seconds + options.every
+        console.note(f"{time.monotonic() - start:7.0f} s  {now:<14} {parts(options.out):4d} parts  {mib:6.0f} MiB")
+        if deaths and parts(options.out) >= deaths[0]:
+            deaths.pop(0)
+            for pid in [*tree(process.pid)]:
+                os.kill(pid, signal.SIGKILL)
+            process.wait()
+            console.note("killed; the same command again")
+            process = subprocess.Popen(command)
+    for name, peak in peaks.items():
+        console.say(f"{options.seconds} s, {name}: at most {peak.mib:.0f} MiB, {peak.seconds:.0f} s")
+    raise SystemExit(process.returncode)
+
+
+if __name__ == "__main__":
+    main()
