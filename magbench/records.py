@@ -292,7 +292,7 @@ class MetricRecord(Record):
     """Identity of what was scored: file hash, transform and reference together."""
     weights_sha256: str = ""
     warnings: tuple[str, ...] = ()
-    """What to know about the video, e.g. repeated frames, or key frames at chunk borders."""
+    """What to know about the video or its numbers, e.g. repeated frames, key frames at chunk borders, a cut prompt."""
     reductions: tuple[Reduction, ...] = ()
     """The first one is the headline."""
     series: tuple[Series, ...] = ()

@@ -2,6 +2,7 @@
 
 from importlib import resources
 from pathlib import Path
+from typing import TypeVar
 
 import timm
 import torch
@@ -12,6 +13,8 @@ from torchvision.models import alexnet
 from magbench.errors import MissingWeightsError
 from magbench.metrics.base import Clip, Extractor
 from magbench.metrics.weights import find, load_state
+
+Network = TypeVar("Network", bound=nn.Module)
 
 BATCH = 8
 """Frames per pass."""
@@ -74,6 +77,19 @@ def lpips_heads() -> list[Tensor]:
     with resources.as_file(resources.files("lpips") / "weights/v0.1/alex.pth") as path:
         state = load_state(Path(path))
     return [state[f"lin{layer}.model.1.weight"].flatten() for layer in range(5)]
+
+
+def fill(net: Network, path: Path, what: str) -> Network:
+    """Give a network made on the meta device the tensors of a weights file, all of them and no others.
+
+    Raises:
+        MissingWeightsError: the file holds other tensors than the network.
+    """
+    try:
+        net.load_state_dict(load_state(path), assign=True)
+    except RuntimeError as error:
+        raise MissingWeightsError(f"{path} does not fit {what}: {error}", "delete it and get it again") from error
+    return net
 
 
 def lpips_alex(device: str) -> AlexNetLPIPS:
@@ -139,10 +155,4 @@ def dino_vitb16(device: str) -> DINO:
     path, sha256 = find("dino-vitb16")
     with torch.device("meta"):
         net = dino_network()
-    try:
-        net.load_state_dict(load_state(path), assign=True)
-    except RuntimeError as error:
-        raise MissingWeightsError(
-            f"{path} does not fit DINO ViT-B/16: {error}", "delete it and get it again"
-        ) from error
-    return DINO(net, device, sha256)
+    return DINO(fill(net, path, "DINO ViT-B/16"), device, sha256)

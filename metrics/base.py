@@ -53,6 +53,8 @@ class Scores:
 
     values: Mapping[str, float | NotApplicable]
     series: tuple[Series, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What to know about these numbers, e.g. a prompt that the encoder cut short."""
 
 
 @dataclass(frozen=True)

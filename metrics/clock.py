@@ -9,9 +9,14 @@ RATE = 8.0
 
 
 class Clock:
-    """Picks frames at 8 per second: the first of each 1/8 s. Slower videos give every frame."""
+    """Picks frames at a fixed rate: at 8 per second the first of each 1/8 s. Slower videos give every frame.
 
-    def __init__(self) -> None:
+    Args:
+        rate: Frames per second.
+    """
+
+    def __init__(self, rate: float = RATE) -> None:
+        self._rate = rate
         self._start: float | None = None
         self._slot = -1
 
@@ -20,7 +25,7 @@ class Clock:
         picked = []
         for index, time in enumerate(times):
             self._start = time if self._start is None else self._start
-            slot = int((time - self._start) * RATE + 0.04)  # containers round timestamps, by up to 5 ms
+            slot = int((time - self._start) * self._rate + 0.04)  # containers round timestamps, by up to 5 ms
             if slot > self._slot:
                 self._slot = slot
                 picked.append(index)

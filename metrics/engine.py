@@ -195,7 +195,7 @@ class _Run:
             hint=hint,
             video_sha256=identity(self.sample),
             weights_sha256="+".join(extractor.weights_sha256 for extractor in self.extractors.values()),
-            warnings=self.warnings,
+            warnings=(*self.warnings, *scores.warnings),
             reductions=_reductions(metric, scores.values),
             series=scores.series,
         )

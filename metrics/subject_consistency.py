@@ -23,6 +23,8 @@ class SubjectConsistency(Metric):
     * `consistency`: mean over frames of half the similarity to the frame 1/8 s before plus half that to the first frame
     * `anchor`: mean similarity to the first second, of everything after it; `anchor.*`: drift of that curve
     * `lag_T`: mean similarity of frames T seconds apart
+    * `gap`: median seconds between neighbours: more than 1/8 s where the video has fewer than 8 frames per second, and
+      its `consistency` then doesn't compare with others
 
     Camera motion lowers all of them in a perfect video: compare methods on the same case, never levels across cases. A
     frozen video gets 1.
@@ -38,6 +40,7 @@ class SubjectConsistency(Metric):
         Declared("anchor", "higher", "", -1, 1),
         *(Declared(f"anchor.{found.name}", found.direction) for found in declared("lower")),
         *(Declared(f"lag_{lag:g}s", "higher", "", -1, 1) for lag in LAGS),
+        Declared("gap", "none", "s", 0),
     )
     licence = "Apache-2.0"
 
@@ -82,6 +85,7 @@ class SubjectConsistency(Metric):
             values[f"lag_{lag:g}s"] = lags.get(
                 lag, NotApplicable(f"fewer than {MIN_PAIRS} pairs of frames are {lag:g} s apart")
             )
+        values["gap"] = float(np.median(np.diff(times)))
         return Scores(values, tuple(series))
 
     @staticmethod

@@ -1,0 +1,61 @@
+"""RAFT (Teed and Deng 2020): dense optical flow, the most expensive backbone here by far."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+from torchvision.models.optical_flow import raft_large
+
+from magbench.metrics.backbones import fill
+from magbench.metrics.base import Clip, Extractor
+from magbench.metrics.resize import planes
+from magbench.metrics.weights import find
+
+UPDATES = 20
+"""Refinements of the flow; torchvision's default is 12."""
+SMALLEST = 128
+"""Pixels per side, after padding, below which the correlation pyramid runs out of cells."""
+
+
+class RAFT(Extractor):
+    """Flow between consecutive frames of a clip, at the frames' own size padded to multiples of 8 on both sides.
+
+    Args:
+        net: torchvision's `raft_large`.
+        device: Where to compute.
+        weights_sha256: Of the weights file.
+    """
+
+    def __init__(self, net: Any, device: str, weights_sha256: str = "") -> None:
+        self.device = torch.device(device)
+        self.weights_sha256 = weights_sha256
+        self._net = net.eval().to(self.device)
+
+    @torch.no_grad()
+    def __call__(self, clip: Clip) -> Tensor:
+        """float32 [n - 1, 2, h, w]: pixels to the right and down from each frame to the next, the padding included."""
+        images = padded(planes(clip).to(self.device).div(127.5).sub(1))
+        flows = [
+            self._net(before, after, num_flow_updates=UPDATES)[-1]
+            for before, after in zip(images[:-1].split(1), images[1:].split(1), strict=True)
+        ]
+        return torch.cat(flows) if flows else images.new_zeros(0, 2, *images.shape[2:])
+
+
+def padded(images: Tensor) -> Tensor:
+    """Repeat the border until both sides are multiples of 8; an odd column goes right, an odd row to the bottom."""
+    down, right = (-side % 8 for side in images.shape[2:])
+    return pad(images, (right // 2, right - right // 2, down // 2, down - down // 2), mode="replicate")
+
+
+def raft_things(device: str) -> RAFT:
+    """RAFT trained on FlyingChairs and FlyingThings, torchvision's port of the release.
+
+    Raises:
+        MissingWeightsError: its weights aren't in the cache folder.
+    """
+    path, sha256 = find("raft-large-things")
+    with torch.device("meta"):
+        net: nn.Module = raft_large()
+    return RAFT(fill(net, path, "RAFT large"), device, sha256)
