@@ -203,3 +203,36 @@ class WhyOptions(Options):
         None, description="Worker processes; 0 works in this process. Default: one per core, one on a GPU."
     )
     out: Path | None = Field(None, description="Folder to make. Default: runs/why-SUITE-METHODS.")
+
+
+class ValidateOptions(Options):
+    """Options of `magbench validate`, beside the clips or the run."""
+
+    metrics: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+        (), description="Only this metric, e.g. appearance_drift; one without claims gets all damages. Repeatable."
+    )
+    claims: Path | None = Field(
+        None, description="YAML file of damages and claims instead of magbench's own, data/validation.yaml."
+    )
+    quick: bool = Field(False, description="A sixth of the work: fewer clips, one onset.")
+    human: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = Field(
+        (), description="CSV of people's choices between videos of RUN: measure agreement instead. Repeatable."
+    )
+    key: Path | None = Field(None, description="The key.csv of the blind study that the choices come from.")
+    workers: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Worker processes; 0 works in this process. Default: one per core."
+    )
+    out: Path | None = Field(None, description="Folder to make. Default: runs/validate-NAME.")
+
+
+class StudyOptions(Options):
+    """Options of `magbench study`, beside the run."""
+
+    pairs: Annotated[int, Field(ge=1, le=9999)] = Field(40, description="How many pairs of videos to show.")
+    method: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+        (), description="Only this method of the run, by its label. Repeatable. Default: all."
+    )
+    track: GeneratedTrack | None = Field(None, description="Only this track.")
+    question: str = Field("Which video is better?", description="What people are asked.")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Draws pairs, sides and order.")
+    out: Path | None = Field(None, description="Folder to make. Default: study-SEED in the run folder.")

@@ -262,6 +262,11 @@ def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def read_record(path: Path, model: type[AnyRecord]) -> AnyRecord | None:
+    """A record outside a run folder; None where there is none that can be read back."""
+    return _read(path, model)
+
+
 def _read(path: Path, model: type[AnyRecord]) -> AnyRecord | None:
     try:
         return model.model_validate(_loads(path.read_text(encoding="utf-8")))

@@ -20,6 +20,8 @@ COMMANDS = {
     "report": "magbench.cli.report:command",
     "compare": "magbench.cli.compare:command",
     "gate": "magbench.cli.gate:command",
+    "validate": "magbench.cli.validate:command",
+    "study": "magbench.cli.study:command",
     "list": "magbench.cli.listing:command",
     "show": "magbench.cli.show:command",
     "data": "magbench.cli.data:command",
