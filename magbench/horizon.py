@@ -27,7 +27,7 @@ CAMERA_DEPENDENT = frozenset(
     {"background_consistency", "lpips_consecutive", "motion", "ssim_consecutive", "subject_consistency"}
 )
 """Metrics whose series change with the camera's motion however good the video is."""
-DEFAULTS = ("appearance_drift@default/drift>2.2",)
+DEFAULTS = ("appearance_drift@default/drift>1",)
 """For videos without a suite."""
 _TIE = 0.005
 """Seconds: containers round timestamps."""

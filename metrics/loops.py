@@ -22,7 +22,7 @@ class Loops(Metric):
     Frames on the clock are held against those one lag earlier, as 8x8 tiles in Lab. At a time t a lag fits when the
     last lag's worth of frames and the one before differ by less than 10 % of what two random frames of both do, in mean
     square (the normalised difference function of YIN, de Cheveigne & Kawahara 2002, with the spread of the two rounds
-    as the norm). The shortest lag that fits is the period there, so a gait of half a second is none of 4 s.
+    as the norm). The period there is the best of the first lags that fit, so a gait of half a second is none of 4 s.
 
     * `share`: share of the clock's frames that belong to a second or later round
     * `period`: the median period of those, not applicable where there is none
@@ -74,7 +74,9 @@ class Loops(Metric):
 
 
 def periods(pictures: NDArray[np.float32], longest: int) -> NDArray[np.int64]:
-    """The shortest lag after which the last frames came again, for each frame that a repeated round ends with.
+    """The lag after which the last frames came again, for each frame that a repeated round ends with.
+
+    Where a stretch of neighbouring lags fits, it is the best before the fit worsens; of several stretches the first.
 
     Args:
         pictures: float32 [n, features], in Delta E.
@@ -87,14 +89,15 @@ def periods(pictures: NDArray[np.float32], longest: int) -> NDArray[np.int64]:
     count = len(pictures)
     sums, squares = (np.vstack([np.zeros(x.shape[1]), x.cumsum(0)]) for x in (centred, (centred**2).sum(1)[:, None]))
     tile_count = pictures.shape[1] / 3
-    found = np.zeros(count, np.int64)
+    found, least, falling = np.zeros(count, np.int64), np.full(count, np.inf), np.zeros(count, bool)
     for lag in range(1, min(longest, count // 2) + 1):
         ends = np.arange(2 * lag, count + 1)
         mean = (sums[ends] - sums[ends - 2 * lag]) / (2 * lag)
         spread = (squares[ends, 0] - squares[ends - 2 * lag, 0]) / (2 * lag) - (mean**2).sum(1)
         moved = np.concatenate([[0.0], ((pictures[lag:] - pictures[:-lag]) ** 2).sum(1, dtype=np.float64).cumsum()])
         between = (moved[ends - lag] - moved[ends - 2 * lag]) / lag
-        fits = (between < SAME * 2 * spread) & (spread > LIVELY**2 * tile_count)
-        at = ends[fits] - 1
-        found[at] = np.where(found[at] > 0, found[at], lag)
+        differ = np.full(count, np.inf)
+        differ[ends - 1] = np.where(spread > LIVELY**2 * tile_count, between / np.maximum(2 * spread, 1e-9), np.inf)
+        falling = (differ < SAME) & ((found == 0) | (falling & (differ < least)))
+        found[falling], least[falling] = lag, differ[falling]
     return found

@@ -31,8 +31,8 @@ class TemporalFlickering(Metric):
     Not on the fixed gap of other metrics: flicker lives between neighbouring frames, and a clock slower than the video
     would step over it. So compare it at one frame rate. Blind to what is smaller than a cell and averages out in it,
     such as boiling texture or noise, to flicker slower than half a second up and down, and to shapes that flicker
-    without their colours. Motion still counts where a cell's colour turns back at the very frame, little in an even
-    pan; compare on the same case, and read it beside `real`.
+    without their colours. Motion that changes a cell faster than the flicker hides it, and motion itself counts where a
+    cell's colour turns back, little in an even pan: compare on the same case, and read it beside `real`.
     """
 
     name = "temporal_flickering"

@@ -17,7 +17,14 @@ LEVELS: dict[str, set[str]] = {
     "magbench.names": set(),
     "magbench.schedule": {"magbench.errors", "magbench.records"},
     "magbench.store": {"magbench.errors", "magbench.names", "magbench.records"},
-    "magbench.suite": {"magbench.errors", "magbench.records", "magbench.registry", "magbench.data"},
+    "magbench.horizon": set(),
+    "magbench.suite": {
+        "magbench.errors",
+        "magbench.records",
+        "magbench.registry",
+        "magbench.data",
+        "magbench.horizon",
+    },
     "magbench.jobs": {"magbench.errors", "magbench.names", "magbench.records", "magbench.suite"},
     "magbench.comparability": {"magbench.errors", "magbench.jobs", "magbench.records", "magbench.results"},
 }

@@ -302,7 +302,7 @@ def test_empty_run():
 def test_reports_see_only_records_and_store_and_no_torch():
     code = (
         "import sys, magbench.reports, magbench.reports.write\n"
-        "allowed = {'errors', 'names', 'records', 'reports', 'stats', 'store', 'traces'}\n"
+        "allowed = {'errors', 'horizon', 'names', 'records', 'reports', 'stats', 'store', 'traces'}\n"
         "found = {m.split('.')[1] for m in sys.modules if m.startswith('magbench.')}\n"
         "sys.exit(f'{found - allowed}' if found - allowed or 'torch' in sys.modules else 0)"
     )
