@@ -70,8 +70,8 @@ def comparability(a: Results, b: Results) -> Comparability:
 
 
 def label_of(sample: SampleRecord) -> str:
-    """The method's label; all videos that were only scored count as one method, so that files pair by name."""
-    return VIDEOS if sample.method.applicability == "external" else sample.method.label
+    """The method's label; files that were scored by themselves count as one method, so that they pair by name."""
+    return VIDEOS if sample.method.policy == "file" else sample.method.label
 
 
 def method_pairs(a: Results, b: Results) -> dict[str, str]:

@@ -130,6 +130,15 @@ class RunOptions(Options):
 class ScoreOptions(Options):
     """Options of `magbench score`, beside the path."""
 
+    manifest: Path | None = Field(
+        None, description="JSON lines or CSV that names the videos and says what is known of them; instead of paths."
+    )
+    layout: Literal["vbench", "memrope", "self-forcing", "mag"] | None = Field(
+        None, description="Read prompt, seed and method from file names as this generator writes them; one folder each."
+    )
+    prompts: Path | None = Field(
+        None, description="With --layout: text file, one prompt per line, for names that hold a number or a cut prompt."
+    )
     metrics: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
         (), description="Only this metric, e.g. motion or motion@default. Repeatable."
     )

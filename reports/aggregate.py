@@ -92,7 +92,7 @@ def _track(
     methods = [label for label in order if label in by_label]
     references = sorted((label for label in by_label if label not in methods), key=_reference_order)
     expected = sorted({pair for found in by_label.values() for pair in found})
-    own = {entry.sample.method.label for entry in entries if entry.sample.method.applicability == "external"}
+    own = {entry.sample.method.label for entry in entries if entry.sample.method.policy == "file"}
     base = baseline if baseline in methods else methods[0] if methods else ""
     if all(label == base or by_label[label].keys().isdisjoint(by_label[base]) for label in methods):
         base = ""

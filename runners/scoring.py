@@ -1,35 +1,51 @@
-"""`magbench score`: anybody's videos, or a run again."""
+"""`magbench score`: anybody's videos, as files or as a manifest knows them, or a run again."""
 
 import hashlib
 import os
 import shlex
 import signal
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from magbench import __version__, horizon, provenance
+from magbench.data.layouts import SUFFIXES, Understood, understand
+from magbench.data.manifest import REFERENCES, ManifestRow, read_manifest
 from magbench.data.video import sha256_file, video_ref
 from magbench.errors import ConfigError, StoreError, VideoError
 from magbench.jobs import reference_method
 from magbench.metrics import METRICS, metric_names
 from magbench.metrics.weights import require
-from magbench.names import slug
+from magbench.names import digest, slug
 from magbench.options import ScoreOptions
-from magbench.records import CaseRecord, MethodRecord, RunRecord, SampleRecord, VideoRef
+from magbench.records import CaseRecord, MethodRecord, RunRecord, SampleRecord, Timing, VideoRef
 from magbench.runners.execute import Emit, Event, blame, score_sample, write_previews
 from magbench.runners.pool import Death, Pool, WorkerSpec
 from magbench.store import RunStore
 
-SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".y4m")
-"""Files of a folder that count as videos; a file named by itself always does."""
 VIEWS = ("static", "shuffled")
-RESERVED = frozenset({"real", *VIEWS})
-"""Labels of reference rows, which no file may take."""
+NO_TIMING = Timing()
+FILE, ROW = "file", "row"
+"""Policies of videos that were only scored: a file that is a method and a case by itself, and a row of a manifest."""
 Status = Literal["ok", "error", "not_applicable"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """A user's video, and what is known of it."""
+
+    file: Path
+    case: CaseRecord
+    method: MethodRecord
+    seed: int = 0
+    timing: Timing = NO_TIMING
+    truth: Path | None = None
+    history_frames: int = 0
+    views: tuple[str, ...] = VIEWS
+    """Labels of the reference rows to be made of it, or of its truth where there is one."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +55,17 @@ class ScoreTask:
     key: str
     label: str
     track: str
-    file: Path | None = None
-    """The user's file; None for a sample of a run."""
+    given: Given | None = None
+    """The user's video; None for a sample of a run."""
 
     def view(self, label: str) -> str:
-        """Key of a reference row made from the file."""
+        """Key of a reference row."""
         return f"{self.key}.{label}"
 
     @property
     def keys(self) -> tuple[str, ...]:
         """All samples of the task."""
-        return (self.key, *(self.view(label) for label in VIEWS)) if self.file else (self.key,)
+        return (self.key, *map(self.view, self.given.views if self.given else ()))
 
 
 @dataclass(frozen=True)
@@ -62,6 +78,12 @@ class PreparedScore:
     metrics: dict[str, tuple[str, ...]]
     """Per track."""
     workers: int
+    rows: tuple[ManifestRow, ...] = ()
+    """As a manifest or an importer gave them."""
+    left_out: tuple[tuple[Path, str], ...] = ()
+    """Files that the importer did not understand, and why."""
+    notes: tuple[str, ...] = ()
+    """What the importer could not know."""
 
 
 @dataclass(frozen=True)
@@ -85,35 +107,95 @@ def prepare_score(paths: Sequence[Path], options: ScoreOptions) -> PreparedScore
     """
     metrics = tuple(dict.fromkeys(name for given in options.metrics for name in metric_names(given)))
     workers = provenance.cores() if options.workers is None else options.workers
-    if len(paths) == 1 and RunStore.exists(paths[0]):
+    if len(paths) == 1 and not options.layout and RunStore.exists(paths[0]):
         return _prepare_run(paths[0], options, metrics, workers)
-    files = find_videos(paths)
-    tasks = tuple(
-        ScoreTask(f"{slug(label)}.{_path_digest(file)}", label, "videos", file) for label, file in _labelled(files)
-    )
+    rows, understood = manifest_rows(paths, options)
+    if rows:
+        tasks = _row_tasks(rows)
+    else:
+        tasks = tuple(_file_task(label, file) for label, file in _labelled(find_videos(paths)))
+    paths = [options.manifest] if options.manifest else paths
     metrics = metrics or tuple(name for name in METRICS if name.endswith("@default"))
     if options.offline:
         require(metrics)
     root = options.out or Path("runs") / f"score-{slug(_name(paths))}"
-    shown = [os.fsencode(path.resolve()).decode("utf-8", "replace") for path in paths]
-    words = ["magbench", "score", *map(os.fspath, paths)]
+    left_out = {"left_out": [_text(file) for file, _ in understood.left_out]} if understood else {}
+    shown = [_text(path.resolve()) for path in paths]
+    words = [
+        "magbench",
+        "score",
+        *(f"./{p}" if str(p).startswith("-") else str(p) for p in paths if not options.manifest),
+    ]
     for name, value in options.model_dump(mode="json", exclude_defaults=True).items():
         for item in value if isinstance(value, list) else [value]:
             words += ["--" + name] if item is True else ["--" + name, str(item)]
     record = RunRecord(
         magbench_version=__version__,
         kind="score",
-        methods=tuple(task.label for task in tasks),
+        methods=tuple(dict.fromkeys(task.label for task in tasks)),
         horizons={"videos": horizon.defaults(metrics)},
         arguments={"paths": shown, **options.model_dump(mode="json", exclude_unset=True)},
-        resolved={"metrics": {"videos": metrics}, "videos": len(tasks)},
-        command=os.fsencode(shlex.join(words)).decode("utf-8", "replace"),
+        resolved={"metrics": {"videos": metrics}, "videos": len(tasks)} | left_out,
+        command=_text(shlex.join(words)),
         started=provenance.now(),
         versions=provenance.versions(),
         hardware=provenance.hardware(),
         git=provenance.git(),
     )
-    return PreparedScore(root, record, tasks, {"videos": metrics}, workers)
+    found = (understood.left_out, understood.notes) if understood else ((), ())
+    return PreparedScore(root, record, tasks, {"videos": metrics}, workers, rows, *found)
+
+
+def manifest_rows(paths: Sequence[Path], options: ScoreOptions) -> tuple[tuple[ManifestRow, ...], Understood | None]:
+    """The rows of the manifest, or those that an importer makes of folders; none for plain videos.
+
+    Raises:
+        ConfigError: options that don't go together, faults of the manifest, or nothing understood.
+    """
+    if options.prompts and not options.layout:
+        raise ConfigError("--prompts belongs to --layout", "in a manifest, prompts are a field of their own")
+    if options.manifest:
+        if paths or options.layout:
+            raise ConfigError(
+                "--manifest names the videos, so no path or --layout beside it", "leave out one or the other"
+            )
+        return read_manifest(options.manifest), None
+    if not paths:
+        raise ConfigError("there is nothing to score", "give videos, folders of them, a run folder, or --manifest FILE")
+    if options.layout:
+        understood = understand(options.layout, paths, options.prompts)
+        return understood.rows, understood
+    return (), None
+
+
+def _row_tasks(rows: Iterable[ManifestRow]) -> tuple[ScoreTask, ...]:
+    """A task per row. The first row of each id and seed makes the reference rows for all its methods."""
+    tasks, pairs = [], set[tuple[str, int]]()
+    for row in rows:
+        views = () if (row.id, row.seed) in pairs else VIEWS if not row.truth else REFERENCES
+        pairs.add((row.id, row.seed))
+        given = Given(
+            Path(row.path),
+            CaseRecord(id=row.id, track="videos", prompt=row.prompt, schedule=row.schedule),
+            MethodRecord(label=row.method, policy=ROW, applicability="external"),
+            row.seed,
+            Timing(chunk_borders=row.chunk_borders, latent_borders=row.latent_borders),
+            Path(row.truth) if row.truth else None,
+            row.history_frames,
+            views,
+        )
+        key = f"{slug(row.id)}.s{row.seed}.{slug(row.method)}.{digest(row.model_dump(mode='json'))[:12]}"
+        tasks.append(ScoreTask(key, row.method, "videos", given))
+    return tuple(tasks)
+
+
+def _file_task(label: str, file: Path) -> ScoreTask:
+    given = Given(
+        file,
+        CaseRecord(id=label, track="videos"),
+        MethodRecord(label=label, policy=FILE, applicability="external"),
+    )
+    return ScoreTask(f"{slug(label)}.{_path_digest(file)}", label, "videos", given)
 
 
 def _prepare_run(root: Path, options: ScoreOptions, metrics: tuple[str, ...], workers: int) -> PreparedScore:
@@ -167,11 +249,15 @@ def _labelled(files: Sequence[Path]) -> list[tuple[str, Path]]:
     for depth in range(1, max(len(f.resolve().parts) for f in files) + 1):
         labels = ["/".join(f.resolve().parts[-depth:]) for f in files]
         stems = Counter(f.stem for f in files)
-        if depth == 1 and max(stems.values()) == 1 and not RESERVED & stems.keys():
+        if depth == 1 and max(stems.values()) == 1 and not stems.keys() & set(REFERENCES):
             labels = list(stems)
-        if len(set(labels)) == len(files) and not RESERVED & set(labels):
+        if len(set(labels)) == len(files) and not set(labels) & set(REFERENCES):
             break
-    return [(os.fsencode(label).decode("utf-8", "replace"), file) for label, file in zip(labels, files, strict=True)]
+    return [(_text(label), file) for label, file in zip(labels, files, strict=True)]
+
+
+def _text(path: str | Path) -> str:
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _name(paths: Sequence[Path]) -> str:
@@ -206,11 +292,10 @@ def run_score(prepared: PreparedScore, store: RunStore, observe: Callable[[Event
 def _bury(store: RunStore, death: Death) -> None:
     """Record a video whose worker was killed before it was taken in. Later, only scores are missing."""
     task: ScoreTask = death.task
-    if task.file is not None and not store.has(task.key):
-        method = MethodRecord(label=task.label, policy="file", applicability="external")
+    if task.given is not None and not store.has(task.key):
         name = signal.Signals(death.signal).name
         error = VideoError(f"the worker process was killed by {name}", "repeat the command, with fewer --workers")
-        store.write_sample(_sample(task.key, task.label, method, None, "error", error))
+        store.write_sample(_sample(task.key, task.given, task.given.method, "error", error))
 
 
 class ScoreWorker:
@@ -226,41 +311,80 @@ class ScoreWorker:
         Raises:
             StoreError: the run folder cannot be written.
         """
-        if task.file is not None:
-            self._take_in(task, task.file)
+        if task.given is not None:
+            self._take_in(task, task.given)
         emit(Event("video", task.label, task.track, 1))
         for key in task.keys:
             score_sample(self.store, key, self.setup.metrics[task.track])
         emit(Event("score", task.label, task.track, 1))
         emit(Event("task", task.label, task.track, 1))
 
-    def _take_in(self, task: ScoreTask, file: Path) -> None:
-        method = MethodRecord(label=task.label, policy="file", applicability="external")
+    def _take_in(self, task: ScoreTask, given: Given) -> None:
         try:
-            before = self.store.sample(task.key)
-            if before and before.video and file.is_file() and before.video.sha256 == sha256_file(file):
+            if self._is_taken_in(task.key, given):
                 return
             for key in task.keys:
                 self.store.discard(key)
-            if not _encodable(file):
+            if not _encodable(given.file):
                 raise VideoError(f"{task.label}: the file's name is not valid UTF-8", "rename the file")
-            video = video_ref(file)
-            write_previews(self.store, task.key, file)
+            video = video_ref(given.file)
+            truth = video_ref(given.truth) if given.truth else None
+            timing = _timing(given, video)
+            write_previews(self.store, task.key, given.file, given.history_frames)
         except StoreError:
             raise
         except Exception as caught:  # the per-sample boundary: one bad file must not stop the others
             error = VideoError(*blame(caught))
-            for view in VIEWS:
+            for view in given.views:
                 reason = VideoError("its video cannot be read")
                 self.store.write_sample(
-                    _sample(task.view(view), task.label, reference_method(view), None, "not_applicable", reason)
+                    _sample(task.view(view), given, reference_method(view), "not_applicable", reason)
                 )
-            self.store.write_sample(_sample(task.key, task.label, method, None, "error", error))
+            self.store.write_sample(_sample(task.key, given, given.method, "error", error))
             return
-        for view in VIEWS:
-            shown = VideoRef.model_validate({**video.model_dump(), "transform": view})
-            self.store.write_sample(_sample(task.view(view), task.label, reference_method(view), shown, "ok"))
-        self.store.write_sample(_sample(task.key, task.label, method, video, "ok"))
+        known: dict[str, Any] = {"truth": truth, "timing": timing, "history_frames": given.history_frames}
+        for view in given.views:
+            hidden = {} if view == "real" else {"transform": view, "hold_from": given.history_frames}
+            shown = VideoRef.model_validate({**(truth or video).model_dump(), **hidden})
+            record = _sample(task.view(view), given, reference_method(view), "ok")
+            self.store.write_sample(record.model_copy(update={"video": shown, **known}))
+        record = _sample(task.key, given, given.method, "ok")
+        self.store.write_sample(record.model_copy(update={"video": video, **known}))
+
+    def _is_taken_in(self, key: str, given: Given) -> bool:
+        """Whether the sample is there and made of the files as they are now."""
+        before = self.store.sample(key)
+        if before is None or before.status != "ok":
+            return False
+        pairs = ((before.video, given.file), (before.truth, given.truth))
+        return all(file is None or _is_that(ref, file) for ref, file in pairs)
+
+
+def _is_that(ref: VideoRef | None, file: Path) -> bool:
+    return ref is not None and file.is_file() and ref.sha256 == sha256_file(file)
+
+
+def _timing(given: Given, video: VideoRef) -> Timing:
+    """The borders, with those from which another prompt holds: the first at or after its time.
+
+    Raises:
+        VideoError: a border or the end of the given frames lies beyond the video.
+    """
+    what = {
+        "history_frames": given.history_frames,
+        "chunk_borders": max(given.timing.chunk_borders, default=0),
+        "latent_borders": max(given.timing.latent_borders, default=0),
+    }
+    for name, value in what.items():
+        if value >= video.frames:
+            raise VideoError(
+                f"{given.file}: has {video.frames} frames, and its {name} in the manifest reach {value}",
+                f"correct {name}, which count pixel frames",
+            )
+    borders = given.timing.chunk_borders
+    found = (next((b for b in borders if b / video.fps >= s.at - 1e-6), None) for s in given.case.schedule)
+    switches = tuple(dict.fromkeys(border for border in found if border is not None))
+    return given.timing.model_copy(update={"switch_borders": switches})
 
 
 def _encodable(file: Path) -> bool:
@@ -272,16 +396,15 @@ def _encodable(file: Path) -> bool:
 
 
 def _sample(
-    key: str, case: str, method: MethodRecord, video: VideoRef | None, status: Status, error: VideoError | None = None
+    key: str, given: Given, method: MethodRecord, status: Status, error: VideoError | None = None
 ) -> SampleRecord:
     return SampleRecord(
         key=key,
-        case=CaseRecord(id=case, track="videos"),
+        case=given.case,
         method=method,
         model="",
-        seed=0,
+        seed=given.seed,
         status=status,
         reason=error.message if error else "",
         hint=(error.hint or "") if error else "",
-        video=video,
     )

@@ -82,6 +82,7 @@ def write(file: Path, text: str) -> None:
 
 def rows(headers: Sequence[str], body: Iterable[Sequence[str]]) -> None:
     """Print a plain table to stdout: a rich one on a terminal, tab-separated lines otherwise."""
+    body = [[_harmless(re.sub(r"[\t\r\n]", " ", cell)) for cell in row] for row in body]
     if not sys.stdout.isatty():
         for row in body:
             sys.stdout.write("\t".join(row) + "\n")

@@ -156,7 +156,11 @@ def test_a_name_that_is_no_text(tmp_path: Path, invoke: Invoke) -> None:
         (["."], "no video in '.'"),
         ([".", "--metrics", "motoin"], "unknown metric 'motoin'"),
         (["--workers", "-1", "."], "option --workers '-1': Input should be greater than or equal to 0"),
-        ([], "Missing argument 'VIDEOS|RUN"),
+        ([], "there is nothing to score"),
+        ([".", "--prompts", "p.txt"], "--prompts belongs to --layout"),
+        ([".", "--manifest", "m.csv"], "--manifest names the videos"),
+        (["--manifest", "m.csv"], "there is no manifest 'm.csv'"),
+        ([".", "--layout", "vbench"], "no file below '.' is named as in layout 'vbench'"),
     ],
 )
 def test_bad_requests(
