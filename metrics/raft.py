@@ -37,10 +37,10 @@ class RAFT(Extractor):
         """float32 [n - 1, 2, h, w]: pixels to the right and down from each frame to the next, the padding included."""
         images = padded(planes(clip).to(self.device).div(127.5).sub(1))
         flows = [
-            self._net(before, after, num_flow_updates=UPDATES)[-1]
-            for before, after in zip(images[:-1].split(1), images[1:].split(1), strict=True)
+            self._net(images[index : index + 1], images[index + 1 : index + 2], num_flow_updates=UPDATES)[-1]
+            for index in range(len(images) - 1)
         ]
-        return torch.cat(flows) if flows else images.new_zeros(0, 2, *images.shape[2:])
+        return torch.cat([images.new_zeros(0, 2, *images.shape[2:]), *flows])
 
 
 def padded(images: Tensor) -> Tensor:

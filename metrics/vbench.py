@@ -35,9 +35,9 @@ class PreviousAndFirst:
         """Values of further frames, float32 [n, width]; the very first frame has none."""
         unit = normalize(features.float(), dim=1)
         if self._first is None:
-            self._first, self._previous, unit = unit[0], unit[0], unit[1:]
+            self._first, self._previous, unit = unit[0].clone(), unit[0], unit[1:]
         before = torch.cat([self._previous[None], unit])
-        self._previous = before[-1]
+        self._previous = before[-1].clone()
         to_previous, to_first = (unit * before[:-1]).sum(1).clamp(min=0), (unit @ self._first).clamp(min=0)
         values: list[float] = ((to_previous + to_first) / 2).tolist()
         return values

@@ -13,11 +13,13 @@ from magbench.data.video import video_ref, write_video
 from magbench.metrics import METRICS, engine
 from magbench.metrics.base import Metric
 from magbench.metrics.engine import score
+from magbench.metrics.weights import manifest
 from magbench.records import MetricRecord, SampleRecord, Switch, Timing, TraceRecord
 from tests.unit.one_video import SCENE, Case
 
 CASE = Case()
 NAMES = tuple(METRICS)
+LEARNED = tuple(name for name in NAMES if METRICS[name].needs.features and not name.endswith("@mini"))
 CHUNK = 3
 
 
@@ -121,6 +123,19 @@ def test_the_same_video_gets_the_same_record_whatever_the_chunks(
     assert [(r.name, r.state) for r in chunked.reductions] == [(r.name, r.state) for r in whole.reductions]
     for one, other in zip(chunked.reductions, whole.reductions, strict=True):
         assert one.value == pytest.approx(other.value, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_without_its_weights_it_says_which_and_how_to_get_them(name: str, world: Path, tmp_path: Path) -> None:
+    """The file, its place in the cache folder, its address, size and licence; no traceback, no number."""
+    record = scored(name, sample(world), world)
+    assert record.state == "not_applicable"
+    assert not record.reductions
+    assert record.reason.startswith("the weights ")
+    entries = [entry for entry in manifest().values() if str(tmp_path / "weights" / entry.file) in record.reason]
+    assert len(entries) == 1
+    for part in (entries[0].url, f"{entries[0].megabytes} MB", entries[0].licence):
+        assert part in record.hint
 
 
 @pytest.mark.parametrize("name", NAMES)
