@@ -7,6 +7,7 @@ contact sheets and posters.
 import hashlib
 import os
 import statistics
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,8 @@ from typing import Any, Literal
 import av
 import numpy as np
 from av.codec.context import Flags
+from av.sidedata.sidedata import Type
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 from magbench.errors import VideoError
@@ -27,6 +30,17 @@ Frame = NDArray[np.uint8]
 
 SHUFFLE_SECONDS = 4.0
 """Length of the blocks inside which `shuffled` permutes frames."""
+RATE_TOLERANCE = 0.02
+"""How far a file's frame rate may be from that of its timestamps before it is said."""
+REPEAT = 0.4
+"""A frame that changes by less than this share of what either neighbour changes by may repeat the one before."""
+PERIODS = range(2, 17)
+"""Frames after which a pattern of repeated frames may recur: 16 fps at 24 has 3, 16 at 30 has 15."""
+SAMPLES = 120
+"""Pixels along the short side that tell how much a frame changes."""
+ALPHA = "the alpha channel is ignored"
+HDR = {16: "PQ", 18: "HLG"}
+"""Transfer functions of ITU-T H.273 that aren't meant for ordinary screens."""
 PREVIEW_SMALL = 128
 """Previews of videos up to this many pixels wide are enlarged four times, so that a person can see them."""
 
@@ -43,6 +57,8 @@ class Probe:
     key_frames: tuple[int, ...] = ()
     """Index, in decoding order, of each key frame; none for RGB formats, which lose nothing between key frames."""
     warnings: tuple[str, ...] = ()
+    times: tuple[float, ...] = ()
+    """Seconds at which the frames are shown, where the decoder can't be relied on: AVI only says when to decode."""
 
 
 def sha256_file(path: Path) -> str:
@@ -57,7 +73,7 @@ def _open(path: Path) -> Any:
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes)", "generate or copy it again")
     try:
-        container = av.open(str(path.absolute()))  # FFmpeg would take `a:b.mp4` for a protocol
+        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})  # whatever its name looks like
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(
             f"{path}: cannot be read as a video ({_reason(error)})", "the file is of another kind, or cut short"
@@ -65,10 +81,19 @@ def _open(path: Path) -> Any:
     if container.format.name == "tty":  # FFmpeg draws any text file as a terminal
         container.close()
         raise VideoError(f"{path}: is a text file, not a video", "give a video file")
-    if not container.streams.video:
+    if not _streams(container):
         container.close()
         raise VideoError(f"{path}: has no video stream", "give a file that contains pictures")
+    if container.format.name.endswith("_pipe") or container.format.name == "image2":
+        kind = container.format.name.removesuffix("_pipe")
+        container.close()
+        raise VideoError(f"{path}: is a picture ({kind}), not a video", "give a video file")
     return container
+
+
+def _streams(container: Any) -> list[Any]:
+    """Video streams, the one that is read first; the cover of a sound file is none."""
+    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
 
 
 def _reason(error: Exception) -> str:
@@ -78,36 +103,90 @@ def _reason(error: Exception) -> str:
 def probe(path: Path) -> Probe:
     """Size, rate and number of frames of a video.
 
+    The rate is the file's own where its timestamps bear it out, else that of the timestamps.
+
     Raises:
         VideoError: the file is missing, empty, unreadable, or has no video stream or frame.
     """
     with _open(path) as container:
-        stream = container.streams.video[0]
-        frames, keys, step = _count(path, container)
-        rate, warnings = stream.average_rate or stream.guessed_rate, []
-        if not rate:
-            if not step:
-                raise VideoError(f"{path}: has neither a frame rate nor timestamps", "re-mux it with a frame rate")
-            rate = 1 / step
-            warnings.append("no frame rate in the file: taken from its timestamps")
+        stream, *others = _streams(container)
+        aspect = stream.sample_aspect_ratio
+        packets = _count(path, container, stream)
+        kind, tag = container.format.name, stream.average_rate or stream.guessed_rate
+        times = packets.times if kind == "avi" else ()
+        gif = kind == "gif"  # it knows pauses between frames and no rate, and FFmpeg never calls it cut short
+        fps, warnings = _rate(path, None if gif and packets.frames > 1 else tag, packets)
+        if gif and _last_byte(path) != b";":
+            warnings.append("the end mark is missing: the file may be cut short")
+        if others:
+            warnings.append(f"{1 + len(others)} video streams: the first is read")
+        if stream.metadata.get("alpha_mode") == "1":
+            warnings.append(ALPHA)
     with _open(path) as container:
         try:
-            first = next(container.decode(video=0), None)
+            first = next(container.decode(_streams(container)[0]), None)
         except av.error.FFmpegError as error:
-            raise VideoError(f"{path}: cannot be read as a video ({_reason(error)})") from error
+            raise _unreadable(path, error) from error
         if first is None:
             raise VideoError(f"{path}: has no frames", "generate it again")
-        if any(component.is_alpha for component in first.format.components):
-            warnings.append("the alpha channel is ignored")
+        _refuse_askew(path, first)
+        warnings += _peculiarities(first, aspect)
         height, width = _pixels(first).shape[:2]
-        if first.rotation % 360:
-            warnings.append(f"shown rotated by {first.rotation % 360} degrees, as the file asks")
-    return Probe(frames, float(rate), width, height, () if first.format.is_rgb else tuple(keys), tuple(warnings))
+    keys = () if first.format.is_rgb else packets.keys
+    return Probe(packets.frames, fps, width, height, keys, tuple(dict.fromkeys(warnings)), times)
 
 
-def _count(path: Path, container: Any) -> tuple[int, list[int], float]:
-    """Announced frames, indices of the key frames, and the median step between frames in seconds (0: no timestamps)."""
-    stream = container.streams.video[0]
+def _last_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read()
+
+
+def _unreadable(path: Path, error: Exception) -> VideoError:
+    return VideoError(f"{path}: cannot be read as a video ({_reason(error)})", "generate, copy or convert it again")
+
+
+def _refuse_askew(path: Path, frame: Any) -> None:
+    """Refuse what quarter turns can't put upright."""
+    matrix = next((bytes(data) for data in frame.side_data if data.type == Type.DISPLAYMATRIX), b"")
+    a, b, _, c, d = struct.unpack("<5i", matrix[:20]) if matrix else (1, 0, 0, 0, 1)
+    if a * d - b * c < 0 or (a and b):
+        how = "mirrored" if a * d - b * c < 0 else f"turned by {-frame.rotation % 360} degrees"
+        raise VideoError(f"{path}: asks to be shown {how}, which is not supported", "encode it upright")
+
+
+def _peculiarities(frame: Any, aspect: Fraction | None) -> list[str]:
+    """What the frames of a video have that isn't read, or that is read in one of several ways."""
+    found = []
+    if any(component.is_alpha for component in frame.format.components):
+        found.append(ALPHA)
+    if (bits := max(component.bits for component in frame.format.components)) > 8:
+        found.append(f"{bits} bits per channel are read as 8")
+    if frame.color_trc in HDR:
+        found.append(f"high dynamic range ({HDR[frame.color_trc]}) is read without tone mapping")
+    if frame.rotation % 360:
+        found.append(f"shown rotated by {-frame.rotation % 360} degrees clockwise, as the file asks")
+    if frame.interlaced_frame:
+        found.append("interlaced: each frame is read as it is, two half pictures woven together")
+    if aspect and aspect != 1:
+        found.append(f"pixels are {aspect.numerator}:{aspect.denominator}, not square: they are read as stored")
+    return found
+
+
+@dataclass(frozen=True)
+class _Packets:
+    """What the container says without decoding."""
+
+    frames: int
+    keys: tuple[int, ...]
+    times: tuple[float, ...]
+    """Seconds, ascending; frames without a timestamp have none."""
+    tick: float
+    """Seconds to which the container rounds a time."""
+
+
+def _count(path: Path, container: Any, stream: Any) -> _Packets:
+    """Announced frames, key frames and timestamps."""
     times: list[float | None] = []
     keys: list[int] = []
     end = 0.0
@@ -120,13 +199,37 @@ def _count(path: Path, container: Any) -> tuple[int, list[int], float]:
                 times.append(None if packet.pts is None else float(packet.pts * packet.time_base))
     except av.error.FFmpegError as error:
         if not times:
-            raise VideoError(f"{path}: cannot be read as a video ({_reason(error)})") from error
+            raise _unreadable(path, error) from error
     known = sorted(time for time in times if time is not None)
     step = statistics.median(b - a for a, b in pairwise(known)) if len(known) > 1 else 0.0
-    read, promised = end - (container.start_time or 0) / av.time_base, (container.duration or 0) / av.time_base
+    start = 0 if container.format.name == "flv" else container.start_time or 0  # flv counts its duration from 0
+    read, promised = end - start / av.time_base, (container.duration or 0) / av.time_base
     cut_short = known and read > 0 and promised - read > max(0.1, 1.5 * step)
     frames = (stream.frames or round(len(times) * promised / read)) if cut_short else len(times)
-    return frames, keys, step
+    return _Packets(frames, tuple(keys), tuple(known), float(stream.time_base))
+
+
+def _rate(path: Path, tag: Fraction | None, packets: _Packets) -> tuple[float, list[str]]:
+    """Frames per second, and warnings about them."""
+    times = packets.times
+    steps = [b - a for a, b in pairwise(times)]
+    span = times[-1] - times[0] if steps else 0.0
+    if not span:
+        if not tag:
+            raise VideoError(f"{path}: has neither a frame rate nor timestamps", "re-mux it with a frame rate")
+        return float(tag), []
+    measured = len(steps) / span
+    if tag and abs(len(steps) / tag - span) <= 2 * packets.tick:
+        return float(tag), []
+    usual = statistics.median(steps)
+    if max(steps) - usual > max(usual / 2, 2 * packets.tick) or usual - min(steps) > max(usual / 2, 2 * packets.tick):
+        apart = f"{min(steps):.3g} to {max(steps):.3g} s apart"
+        return measured, [f"the frame rate varies: frames are {apart}, {measured:.3g} per second; timestamps are used"]
+    if not tag:
+        return measured, ["no frame rate in the file: taken from its timestamps"]
+    if abs(measured / tag - 1) > RATE_TOLERANCE:
+        return measured, [f"the file says {float(tag):.3g} fps, its timestamps say {measured:.3g}: these are used"]
+    return measured, []
 
 
 def video_ref(
@@ -178,7 +281,7 @@ class VideoReader:
         self.fps, self.frames, self.width, self.height = found.fps, found.frames, found.width, found.height
         self.key_frames = found.key_frames
         self.warnings = list(found.warnings)
-        self._transform, self._hold_from = transform, hold_from
+        self._times, self._transform, self._hold_from = found.times, transform, hold_from
         self._container = _open(path)
 
     def __enter__(self) -> "VideoReader":
@@ -202,11 +305,11 @@ class VideoReader:
                 return self._decoded()
 
     def _decoded(self) -> Iterator[tuple[float, Frame]]:
-        count = repeats = patched = 0
+        count = patched = 0
         start = time = 0.0
-        previous: Frame | None = None
+        repeats = _Repeats()
         broken = ""
-        frames = self._container.decode(video=0)
+        frames = self._container.decode(_streams(self._container)[0])
         while True:
             try:
                 frame = next(frames, None)
@@ -218,7 +321,7 @@ class VideoReader:
             if frame.is_corrupt:
                 broken = "damaged data"
                 break
-            stamp = frame.time
+            stamp = self._times[count] if count < len(self._times) else frame.time
             if count == 0:
                 start = stamp or 0.0
             elif stamp is None or stamp - start <= time:
@@ -230,8 +333,7 @@ class VideoReader:
             if pixels.shape[:2] != (self.height, self.width):
                 broken = f"the frame size changes to {pixels.shape[1]}x{pixels.shape[0]}"
                 break
-            repeats += previous is not None and np.array_equal(previous, pixels)
-            previous = pixels
+            repeats.add(pixels)
             count += 1
             yield time, pixels
         if broken or count < self.frames - 1:
@@ -242,8 +344,52 @@ class VideoReader:
             )
         if patched:
             self.warnings.append(f"{patched} timestamps missing or out of order: replaced at {self.fps:g} fps")
-        if repeats:
-            self.warnings.append(f"{repeats} of {count} frames repeat the frame before exactly")
+        self.warnings += repeats.warnings(self.fps)
+
+
+class _Repeats:
+    """Counts frames that repeat the one before, and tells a video stored at more than its own rate.
+
+    An encoder turns a repeated frame into one that hardly differs, so it is told by its place: when a rate is converted
+    by repeating, frames that change far less than both neighbours come back at the same places of a short period, and
+    at no others.
+    """
+
+    def __init__(self) -> None:
+        self._previous: Frame | None = None
+        self._count = self._exact = 0
+        self._changes: tuple[float, ...] = ()
+        """Of the last three frames, in grey levels."""
+        self._dips = {period: [0] * period for period in PERIODS}
+        """At each place of a period, how many frames changed far less than their neighbours."""
+
+    def add(self, frame: Frame) -> None:
+        """Take the next frame."""
+        if self._previous is not None:
+            step = max(1, min(frame.shape[:2]) // SAMPLES)
+            now, before = frame[::step, ::step], self._previous[::step, ::step]
+            change = float(np.abs(np.subtract(now, before, dtype=np.int16)).mean())
+            self._exact += change == 0 and np.array_equal(frame, self._previous)
+            self._changes = (*self._changes[-2:], change)
+            if len(self._changes) == 3 and self._changes[1] < REPEAT * min(self._changes[0], change):
+                for period, dips in self._dips.items():
+                    dips[(self._count - 1) % period] += 1
+        self._count += 1
+        self._previous = frame
+
+    def warnings(self, fps: float) -> list[str]:
+        """What to say after the last frame."""
+        for period, dips in self._dips.items():
+            cycles = self._count / period
+            shares = sorted(found / cycles for found in dips)
+            for repeated in range(1, period // 2 + 1):
+                others, these = shares[-repeated - 1], shares[-repeated]
+                if cycles >= 4 and these > 0.5 and others < 0.2:
+                    own = f"it looks like {fps * (1 - repeated / period):.3g} fps or less, stored at {fps:.3g}"
+                    return [f"{repeated} in {period} frames repeat the frame before: {own}"]
+        if self._exact:
+            return [f"{self._exact} of {self._count} frames repeat the frame before exactly"]
+        return []
 
 
 def _held(frames: Iterator[tuple[float, Frame]], hold_from: int) -> Iterator[tuple[float, Frame]]:
