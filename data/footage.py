@@ -79,6 +79,7 @@ def _picture(frame: Frame) -> NDArray[np.float32]:
     """Mean colours of a grid of equal cells; what the cells leave over at the right and at the bottom is not seen."""
     rows, columns = (min(CELLS, side) for side in frame.shape[:2])
     height, width = frame.shape[0] // rows, frame.shape[1] // columns
-    cells = frame[: rows * height, : columns * width].reshape(rows, height, columns, width, 3)
-    picture: NDArray[np.float32] = cells.mean((1, 3), dtype=np.float32)
+    cells = np.ascontiguousarray(frame[: rows * height, : columns * width]).reshape(rows, height, -1)
+    bands = np.add.reduce(cells, 1, dtype=np.float32).reshape(rows, columns, width, 3)
+    picture: NDArray[np.float32] = bands.mean(2) / height
     return picture

@@ -137,7 +137,7 @@ def _table(source: Path, root: Path) -> Listing:
         raise ConfigError(f"'{source}' lists no clip", HUB)
     others = [path.relative_to(root) for path in _files(root, SUFFIXES) if os.path.normpath(path) not in rows]
     some = ", ".join(repr(path.as_posix()) for path in others[:3]) + ", ..." * (len(others) > 3)
-    notes = (f"{len(others)} videos in '{root}' are in no row of '{source.name}': {some}",) if others else ()
+    notes = (f"in no row of '{source.name}': {some} ({len(others)} of the videos in '{root}')",) if others else ()
     return Listing(tuple(rows.values()), tuple(faults), notes)
 
 
@@ -222,13 +222,14 @@ def _survey(row: Row, rule: FrameRule, size: tuple[int, int]) -> tuple[Clip | No
     return Clip(row, sha256, rule.used(len(footage)), rule.switch(duration), footage.mirror), wrong
 
 
-def settle(faults: Sequence[Fault], count: int, leave_out: bool) -> None:
+def settle(faults: Sequence[Fault], count: int, leave_out: bool, hint: str = "mend them") -> None:
     """Refuse a list with faults, unless its faulty clips are to be left out and others remain.
 
     Args:
         faults: All that were found.
         count: Clips without one.
         leave_out: The user's choice.
+        hint: What to do about them.
 
     Raises:
         ConfigError: names every fault, one line each.
@@ -239,7 +240,7 @@ def settle(faults: Sequence[Fault], count: int, leave_out: bool) -> None:
     lines = "".join(f"\n  {fault}" for fault in faults)
     raise ConfigError(
         f"{len(names)} of {len(names) + count} clips can't be used:{lines}",
-        "mend them" + (", or leave them out with --faulty-clips leave-out" if count else ""),
+        hint + (", or leave them out with --faulty-clips leave-out" if count else ""),
     )
 
 

@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -95,15 +95,15 @@ class Planned:
         }
         return f"{slug(Path(self.row.name).stem)}-{digest(identity)[:8]}.mkv"
 
-    def frames(self) -> list[Frame]:
-        """There and back.
+    def write(self, path: Path) -> None:
+        """Write it, there and back.
 
         Raises:
             VideoError: the source can't be read.
         """
         with open_video(self.row.path) as video:
             there = [fitted(frame, self.size) for _, frame in _way_there(video, self.recipe)]
-        return [*there, *reversed(there)]
+        write_video(path, chain(there, reversed(there)), self.fps)
 
 
 def plan(
@@ -224,7 +224,7 @@ def build(clips: Sequence[Planned], recipe: Recipe, out: Path, observe: Callable
     for number, clip in enumerate(clips, 1):
         path = out / clip.name
         if not path.is_file():
-            _publish(path, lambda temporary, clip=clip: write_video(temporary, clip.frames(), clip.fps))
+            _publish(path, clip.write)
         observe(f"{number}/{len(clips)} {clip.name}")
         records.append(
             PalindromeRecord(

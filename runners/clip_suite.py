@@ -17,6 +17,7 @@ MODEL = "mini"
 BASELINES = ("fifo",)
 PRIMARY = ("retention@default/aligned_psnr",)
 METRICS = ("retention@default", "retention@mag", "efficiency@default")
+HINT = "mend them, or name the folder that the paths are relative to with --clips-root"
 MINI_METRICS = ("retention@default", "retention@mini", "efficiency@default")
 """On `mini` the released matching is by features that need no weights."""
 
@@ -51,7 +52,7 @@ def clip_suite(options: RunOptions, source: Path) -> ClipSuite:
         listing.rows, rule, model.size, model.require_readable if captions else lambda caption: None
     )
     faults = [*listing.faults, *wrong]
-    settle(faults, len(found), options.faulty_clips == "leave-out")
+    settle(faults, len(found), options.faulty_clips == "leave-out", HINT)
     suite = Suite(
         name=NAME,
         version=VERSION,

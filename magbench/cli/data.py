@@ -31,8 +31,11 @@ def build_mag(clips: tuple[Path, ...], **values: Any) -> int:
     from magbench.runners.models import find_model
 
     model = find_model(options.model) if options.model else None
-    recipe = Recipe(options.fps or (model and model.fps), options.size or (model and model.size), options.seconds)
-    rule = FrameRule(recipe.fps or model.fps, model.stride, model.chunk) if model else None
+    rule, fps, size = None, options.fps, options.size
+    if model:
+        fps, size = fps or model.fps, size or model.size
+        rule = FrameRule(fps, model.stride, model.chunk)
+    recipe = Recipe(fps, size, options.seconds)
     planned, notes = plan(clips, recipe, rule, options.faulty_clips == "leave-out")
     for text in notes:
         console.warn(text)

@@ -73,6 +73,7 @@ PIXELS = [
     {"case": case(frames=24)},
     {"case": case(track="mag-bench")},
     {"case": case(schedule=(Switch(at=1, prompt="q"),))},
+    {"case": case(clip_sha256="ff")},
     {"method": method(policy="other")},
     {"method": method(parameters={"window": 15, "sink": 0})},
     {"method": method(code_sha256="ab")},
@@ -84,6 +85,7 @@ PIXELS = [
 NOT_PIXELS = [
     {"case": case(stratum="t")},
     {"case": case(truth_sha256="ff")},
+    {"case": case(clip="/elsewhere/a.mkv", mirror=11)},
     {"method": method(applicability="training-free transfer", reason="r")},
     {"method": method(budget_frames=9.0)},
     {"suite": suite(cases=3, seeds="[4, 5]")},
@@ -103,7 +105,7 @@ def test_what_does_not_change_pixels_does_not_change_the_key(change: dict[str, A
 
 
 def test_every_field_of_a_case_is_either_in_or_out_on_purpose() -> None:
-    assert set(CaseRecord.model_fields) - set(CASE_IDENTITY) == {"truth_sha256", "stratum"}
+    assert set(CaseRecord.model_fields) - set(CASE_IDENTITY) == {"truth_sha256", "stratum", "clip", "mirror"}
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,23 @@ def test_parameters_are_resolved() -> None:
     assert parse_method("full").parameters == {}
 
 
+def test_any_policy_can_be_written_from_the_truth() -> None:
+    bound = parse_method("memrope:write_back=truth,sink=1")
+    assert (bound.label, bound.policy, bound.writes_truth) == ("memrope:sink=1,write_back=truth", MemRope(sink=1), True)
+    assert bound.parameters == {**parse_method("memrope:sink=1").parameters, "write_back": "truth"}
+    assert parse_method(bound.label) == bound
+    assert parse_method("fifo:write_back=truth", 18).label == "fifo:window=21,write_back=truth"
+    assert bind("fifo:write_back=truth", 18).family == "fifo:write_back=truth"
+    plain = parse_method("fifo:write_back=generated")
+    assert plain == parse_method("fifo")
+    assert not plain.writes_truth
+    own = parse_method("mag:write_back=truth")
+    assert own.writes_truth
+    assert own.policy.writes_truth, "MAG has the parameter itself"
+    with pytest.raises(ConfigError, match="must be one of generated, truth, not 'gt'"):
+        parse_method("fifo:write_back=gt")
+
+
 SPENT = {
     "full": "",
     "fifo": "window=15",

@@ -313,10 +313,13 @@ def test_a_writer_that_is_the_model_changes_nothing() -> None:
     assert next(start(Mag(writer="generator"), memory=other).generate(1)).trace.network_bytes == 0
 
 
-def test_truth_is_written_back() -> None:
+@pytest.mark.parametrize(
+    "policy", [Mag(ring=2, writer="generator", write_back="truth"), Fifo(window=6), MemRope(window=9)]
+)
+def test_truth_is_written_back(policy: CachePolicy) -> None:
     """The clean pass sees the truth of that chunk; what comes out is still what was generated."""
-    policy = Mag(ring=2, writer="generator", write_back="truth")
-    own = latents([*start(replace(policy, write_back="generated")).generate(3)])
+    plain = replace(policy, write_back="generated") if isinstance(policy, Mag) else policy
+    own = latents([*start(plain).generate(3)])
     again = latents([*start(policy, truth=own).generate(3)])
     torch.testing.assert_close(again, own, atol=1e-6, rtol=0)
     truth = torch.cat([history(3), own[:, :6] + 1], 1)
