@@ -20,7 +20,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -223,8 +223,7 @@ def _files(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _notes(layout: Layout, rows: Iterator[ManifestRow] | Sequence[ManifestRow], prompts: Path | None) -> Iterator[str]:
-    rows = list(rows)
+def _notes(layout: Layout, rows: Collection[ManifestRow], prompts: Path | None) -> Iterator[str]:
     if unknown := sum(not row.prompt for row in rows):
         what = "MAG-Bench's CSV" if layout == "mag" else "the file they were read from, one per line"
         if prompts is None:

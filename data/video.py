@@ -57,7 +57,7 @@ def _open(path: Path) -> Any:
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes)", "generate or copy it again")
     try:
-        container = av.open(str(path.absolute()))  # FFmpeg would take `a:b.mp4` for a protocol
+        container = av.open(str(path))
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(
             f"{path}: cannot be read as a video ({_reason(error)})", "the file is of another kind, or cut short"
