@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from magbench.data.video import video_ref, write_video
+from magbench.errors import MagbenchError
 from magbench.metrics import engine
 from magbench.metrics.base import Clip, Declared, Extractor, Info, Metric, NotApplicable, Scores
 from magbench.metrics.consecutive import Pairs
