@@ -245,8 +245,8 @@ def _notes(layout: Layout, rows: Collection[ManifestRow], prompts: Path | None) 
         yield f"{cut} prompts of {CUT} characters are probably cut; give --prompts FILE to complete them"
     if layout != "vbench":
         yield (
-            f"chunk borders are taken to be {CHUNK_BORDERS} and latent borders {LATENT_BORDERS}, as of three latent frames "
-            "at a time; if yours differ, correct them in what --save-manifest writes"
+            f"borders are taken to be those of three latent frames at a time (chunks {CHUNK_BORDERS}, latent frames "
+            f"{LATENT_BORDERS}); if yours differ, correct them in what --save-manifest writes"
         )
     if layout == "mag" and (bare := sum(not row.truth for row in rows)):
         yield f"{bare} files without ground truth: put the clips where the CSV names them, or add `truth` to a manifest"
