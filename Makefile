@@ -8,10 +8,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: help setup run test lint type unit bench wheel clean
+.PHONY: help setup run test lint type unit bench bench-engine wheel clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## make .venv with everything in it
 
@@ -39,6 +39,9 @@ unit: setup
 
 bench: setup ## what each policy costs beside plain attention: docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks.policies
+
+bench-engine: setup ## memory and time of scoring 30 s, 5 min and an hour: docs/engine.md
+	$(BIN)/python -m tests.benchmarks.engine
 
 wheel: setup ## sdist and wheel in dist/
 	$(BIN)/python -m build --outdir dist .

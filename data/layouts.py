@@ -12,6 +12,9 @@ The number of the sample becomes the seed, the folder that was named becomes the
 per line as those programs read it, the id is the prompt's number from 0 on, so that releases that write an index and
 those that write a prompt meet in the same cases. For `mag` the file is the benchmark's CSV (`video_path`,
 `raw_caption`, `duration(sec)`), whose durations say how many frames were given.
+
+All but `vbench` are Wan models: the first latent frame is one pixel frame, each further one four, and the released
+configurations generate three latent frames at a time. Hence their borders.
 """
 
 import csv
@@ -20,7 +23,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,6 +35,7 @@ Layout = Literal["vbench", "memrope", "self-forcing", "mag"]
 
 SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".y4m")
 """Files of a folder that count as videos."""
+CHUNK_BORDERS, LATENT_BORDERS = "9+12", "1+4"
 CUT = 100
 """Characters of a prompt that a file name holds at most."""
 
@@ -106,7 +110,7 @@ def understand(layout: Layout, folders: Sequence[Path], prompts: Path | None = N
         several = len({name["variant"] for _, name in found if "variant" in name}) > 1 or layout == "mag"
         for file, name in found:
             method = f"{label} {name['variant']}" if several and name.get("variant") else label
-            row = _row(file, name, method, texts, clips)
+            row = _row(layout, file, name, method, texts, clips)
             if isinstance(row, str):
                 left_out.append((file, row))
                 continue
@@ -137,7 +141,12 @@ def _read(layout: Layout, file: Path) -> dict[str, str] | str:
 
 
 def _row(
-    file: Path, name: Mapping[str, str], method: str, texts: Sequence[str], clips: Mapping[str, _Clip]
+    layout: Layout,
+    file: Path,
+    name: Mapping[str, str],
+    method: str,
+    texts: Sequence[str],
+    clips: Mapping[str, _Clip],
 ) -> ManifestRow | str:
     """The row of a file, or why there is none."""
     prompt, history, truth = "", 0, ""
@@ -163,6 +172,8 @@ def _row(
         prompt=prompt,
         method=method,
         seed=int(name["sample"]),
+        chunk_borders=() if layout == "vbench" else CHUNK_BORDERS,
+        latent_borders=() if layout == "vbench" else LATENT_BORDERS,
         truth=truth,
         history_frames=history,
     )
@@ -223,8 +234,7 @@ def _files(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _notes(layout: Layout, rows: Iterator[ManifestRow] | Sequence[ManifestRow], prompts: Path | None) -> Iterator[str]:
-    rows = list(rows)
+def _notes(layout: Layout, rows: Collection[ManifestRow], prompts: Path | None) -> Iterator[str]:
     if unknown := sum(not row.prompt for row in rows):
         what = "MAG-Bench's CSV" if layout == "mag" else "the file they were read from, one per line"
         if prompts is None:
@@ -233,5 +243,10 @@ def _notes(layout: Layout, rows: Iterator[ManifestRow] | Sequence[ManifestRow], 
             yield f"{unknown} files without a prompt: '{prompts}' has none for them"
     if cut := sum(len(row.prompt) == CUT and prompts is None for row in rows):
         yield f"{cut} prompts of {CUT} characters are probably cut; give --prompts FILE to complete them"
+    if layout != "vbench":
+        yield (
+            f"borders are taken to be those of three latent frames at a time (chunks {CHUNK_BORDERS}, latent frames "
+            f"{LATENT_BORDERS}); if yours differ, correct them in what --save-manifest writes"
+        )
     if layout == "mag" and (bare := sum(not row.truth for row in rows)):
         yield f"{bare} files without ground truth: put the clips where the CSV names them, or add `truth` to a manifest"

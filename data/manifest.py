@@ -4,7 +4,8 @@
     {"id": "pianist", "path": "fifo/0-0.mp4", "prompt": "A pianist ...", "method": "fifo", "seed": 0}
 
 Rows of one id are the same case, so that methods on the same ids can be compared pair by pair. Paths are relative to
-the manifest. In CSV, lists are written as in JSON, or borders as numbers with spaces between.
+the manifest. In CSV, lists are written as in JSON, or borders as numbers with spaces between. Borders that come at
+equal distances can be given as "first+step": "9+12" is 9, 21, 33 and so on to the end of the video.
 """
 
 import csv
@@ -40,7 +41,9 @@ def _number(value: Any) -> Any:
 
 
 def _borders(value: Any) -> Any:
-    return [int(part) for part in value.split()] if isinstance(value, str) and value[:1] != "[" else _parsed(value)
+    if not isinstance(value, str) or value[:1] == "[":
+        return _parsed(value)
+    return value if "+" in value else [int(part) for part in value.split()]
 
 
 def _parsed(value: Any) -> Any:
@@ -61,7 +64,9 @@ def _a_method(label: str) -> str:
 
 Whole = Annotated[int, BeforeValidator(_number), Field(ge=0, lt=2**63)]
 Border = Annotated[int, BeforeValidator(_number), Field(gt=0, lt=2**40)]
-Borders = Annotated[tuple[Border, ...], BeforeValidator(_borders), AfterValidator(_ascending)]
+Every = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}\+[1-9][0-9]{0,8}$")]
+"""Borders at equal distances, `first+step`."""
+Borders = Annotated[Every | Annotated[tuple[Border, ...], AfterValidator(_ascending)], BeforeValidator(_borders)]
 
 
 class ManifestRow(Record):
@@ -79,7 +84,7 @@ class ManifestRow(Record):
     chunk_borders: Borders = ()
     """Pixel frames with which a chunk starts."""
     latent_borders: Borders = ()
-    """Pixel frames with which a latent frame inside a chunk starts."""
+    """Pixel frames with which a latent frame starts; those that start a chunk count as chunk borders."""
     truth: Annotated[str, Field(max_length=4096)] = ""
     """Path of the ground truth on the same clock."""
     history_frames: Whole = 0
@@ -93,8 +98,8 @@ EXPECTED = {
     "schedule": '[{"at": 8.0, "prompt": "..."}, ...], at in seconds, ascending',
     "method": f"a text of 1 to 1000 characters, none of {', '.join(REFERENCES)}",
     "seed": "a whole number, 0 or more",
-    "chunk_borders": "ascending pixel-frame numbers above 0, as [9, 21, 33] or 9 21 33",
-    "latent_borders": "ascending pixel-frame numbers above 0, as [1, 5, 13] or 1 5 13",
+    "chunk_borders": "ascending pixel-frame numbers above 0, as [9, 21, 33], 9 21 33 or 9+12",
+    "latent_borders": "ascending pixel-frame numbers above 0, as [1, 5, 13], 1 5 13 or 1+4",
     "truth": "the path of a video file",
     "history_frames": "a whole number, 0 or more",
 }
@@ -130,7 +135,7 @@ def read_manifest(file: Path) -> tuple[ManifestRow, ...]:
         try:
             rows[number] = ManifestRow.model_validate(fields)
         except ValidationError as error:
-            faults += (_Fault(number, text) for text in dict.fromkeys(map(_sentence, error.errors())))
+            faults += (_Fault(number, text) for text in dict.fromkeys(_sentence(e, fields) for e in error.errors()))
     rows = {number: _located(number, row, file.parent, faults) for number, row in rows.items()}
     faults += _contradictions(rows)
     if faults:
@@ -237,14 +242,23 @@ def _csv_rows(text: str, faults: list[_Fault]) -> Iterator[tuple[int, dict[str, 
             yield number, {name: cell for name, cell in zip(header, cells, strict=True) if cell}
 
 
-def _sentence(error: Any) -> str:
+def borders(given: str | tuple[int, ...], frames: int) -> tuple[int, ...]:
+    """The borders of a video of so many frames, where they are given as `first+step`."""
+    if isinstance(given, tuple):
+        return given
+    first, step = map(int, given.split("+"))
+    return tuple(range(first, frames, step))
+
+
+def _sentence(error: Any, fields: dict[str, Any]) -> str:
     name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
         return _unknown(name)
     if error["type"] == "missing":
         return f"{name} is missing, expected {EXPECTED[name]}"
-    within = "".join(f" {part}" for part in error["loc"][1:])
-    return f"{name}{within} is {_shown(error['input'])}, expected {EXPECTED[name]}"
+    if name == "schedule" and len(error["loc"]) > 1:
+        return f"schedule {' '.join(map(str, error['loc'][1:]))} is {_shown(error['input'])}, expected {EXPECTED[name]}"
+    return f"{name} is {_shown(fields[name])}, expected {EXPECTED[name]}"
 
 
 def _unknown(name: str) -> str:

@@ -53,7 +53,7 @@ def score(*paths: str | os.PathLike[str], **options: Any) -> Results:
     """Score videos, or a run again; the options are those of `ScoreOptions`. Otherwise as `run`.
 
     Args:
-        paths: Video files, folders of videos, or one run folder.
+        paths: Video files, folders of videos, or one run folder; none with `manifest=`.
         options: See above.
     """
     from magbench.runners.scoring import prepare_score

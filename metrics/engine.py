@@ -20,6 +20,7 @@ from magbench.errors import MagbenchError, MissingWeightsError, VideoError
 from magbench.metrics import METRICS
 from magbench.metrics.base import Clip, Declared, Extractor, Info, Metric, NotApplicable, Scores
 from magbench.metrics.bf16 import SUFFIX, in_bfloat16
+from magbench.metrics.consecutive import GAP
 from magbench.metrics.memory import MemoryGuard
 from magbench.records import MetricRecord, Reduction, SampleRecord, State, Timing, TraceRecord, VideoRef
 from magbench.registry import load_object
@@ -28,6 +29,8 @@ CHUNK_BYTES = 8 * 2**20
 """Decoded RGB bytes handed over at a time."""
 CHUNK_FRAMES = 64
 """Most frames handed over at a time."""
+GAP_TOLERANCE = 0.02
+"""Share by which the gap of consecutive frames may be off before it is said."""
 
 _NOTHING = Scores({})
 _log = logging.getLogger(__name__)
@@ -258,7 +261,7 @@ def _stream(
                     if run.metric.needs.history or not given:
                         run.show(clip)
                 active = [run for run in active if run.active]
-            warnings = (*video.warnings, *_key_frame_warning(video, sample.timing))
+            warnings = (*video.warnings, *_rate_warning(video), *_key_frame_warning(video, sample.timing))
     except VideoError as error:
         for run in watching:
             run.outcome = run.outcome or error
@@ -320,6 +323,14 @@ class _Follower:
                 break
             found.append(self._now[1])
         return found
+
+
+def _rate_warning(video: VideoReader) -> tuple[str, ...]:
+    """Metrics of consecutive frames depend on the gap between them, and not every rate has frames 1/8 s apart."""
+    gap = max(1, math.floor(GAP * video.fps + 0.5)) / video.fps
+    if abs(gap / GAP - 1) <= GAP_TOLERANCE:
+        return ()
+    return (f"at {video.fps:.4g} fps pairs of frames lie {gap:.3g} s apart, not {GAP:g} s: levels don't compare",)
 
 
 def _key_frame_warning(video: VideoReader, timing: Timing) -> tuple[str, ...]:

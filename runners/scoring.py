@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from magbench import __version__, horizon, provenance
 from magbench.data.layouts import SUFFIXES, Understood, understand
-from magbench.data.manifest import REFERENCES, ManifestRow, read_manifest
+from magbench.data.manifest import REFERENCES, ManifestRow, borders, read_manifest
 from magbench.data.video import sha256_file, video_ref
 from magbench.errors import ConfigError, StoreError, VideoError
 from magbench.jobs import reference_method
@@ -27,7 +27,6 @@ from magbench.runners.pool import Death, Pool, WorkerSpec
 from magbench.store import RunStore
 
 VIEWS = ("static", "shuffled")
-NO_TIMING = Timing()
 FILE, ROW = "file", "row"
 """Policies of videos that were only scored: a file that is a method and a case by itself, and a row of a manifest."""
 Status = Literal["ok", "error", "not_applicable"]
@@ -41,7 +40,9 @@ class Given:
     case: CaseRecord
     method: MethodRecord
     seed: int = 0
-    timing: Timing = NO_TIMING
+    chunk_borders: str | tuple[int, ...] = ()
+    latent_borders: str | tuple[int, ...] = ()
+    """As a manifest has them."""
     truth: Path | None = None
     history_frames: int = 0
     views: tuple[str, ...] = VIEWS
@@ -179,7 +180,8 @@ def _row_tasks(rows: Iterable[ManifestRow]) -> tuple[ScoreTask, ...]:
             CaseRecord(id=row.id, track="videos", prompt=row.prompt, schedule=row.schedule),
             MethodRecord(label=row.method, policy=ROW, applicability="external"),
             row.seed,
-            Timing(chunk_borders=row.chunk_borders, latent_borders=row.latent_borders),
+            row.chunk_borders,
+            row.latent_borders,
             Path(row.truth) if row.truth else None,
             row.history_frames,
             views,
@@ -370,21 +372,18 @@ def _timing(given: Given, video: VideoRef) -> Timing:
     Raises:
         VideoError: a border or the end of the given frames lies beyond the video.
     """
-    what = {
-        "history_frames": given.history_frames,
-        "chunk_borders": max(given.timing.chunk_borders, default=0),
-        "latent_borders": max(given.timing.latent_borders, default=0),
-    }
-    for name, value in what.items():
+    chunk, latent = (borders(one, video.frames) for one in (given.chunk_borders, given.latent_borders))
+    what = {"history_frames": given.history_frames, "chunk_borders": max(chunk, default=0)}
+    for name, value in (what | {"latent_borders": max(latent, default=0)}).items():
         if value >= video.frames:
             raise VideoError(
                 f"{given.file}: has {video.frames} frames, and its {name} in the manifest reach {value}",
                 f"correct {name}, which count pixel frames",
             )
-    borders = given.timing.chunk_borders
-    found = (next((b for b in borders if b / video.fps >= s.at - 1e-6), None) for s in given.case.schedule)
+    found = (next((b for b in chunk if b / video.fps >= s.at - 1e-6), None) for s in given.case.schedule)
     switches = tuple(dict.fromkeys(border for border in found if border is not None))
-    return given.timing.model_copy(update={"switch_borders": switches})
+    inside = tuple(border for border in latent if border not in set(chunk))
+    return Timing(chunk_borders=chunk, latent_borders=inside, switch_borders=switches)
 
 
 def _encodable(file: Path) -> bool:

@@ -127,10 +127,13 @@ def test_importers_show_what_they_understood_and_write_it_down(tmp_path: Path, i
     saved = tmp_path / "m.jsonl"
     assert invoke(*words, "--dry-run", "--save-manifest", saved).code == 0
     assert json.loads(saved.read_text().splitlines()[0]) == {
-        "id": "0001", "path": "memrope/rank0-1-0_lora.mkv", "prompt": "A dog", "method": "memrope"
+        "id": "0001", "path": "memrope/rank0-1-0_lora.mkv", "prompt": "A dog", "method": "memrope",
+        "chunk_borders": "9+12", "latent_borders": "1+4",
     }  # fmt: skip
     assert not (tmp_path / "out").exists()
     assert invoke(*words).code == 0
+    first = RunStore.open(tmp_path / "out").samples()[0]
+    assert (first.timing.chunk_borders, first.timing.latent_borders) == ((9,), (1, 5, 13, 17))
     assert RunStore.open(tmp_path / "out").run.resolved["left_out"] == [f"{tmp_path}/fifo/grid.mp4"]
     here = magbench.score(manifest=saved, metrics="motion@default", workers=0, out=tmp_path / "again")
     assert {s.key for s in here.samples} == {s.key for s in RunStore.open(tmp_path / "out").samples()}

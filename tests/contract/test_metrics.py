@@ -89,6 +89,7 @@ def test_it_declares_itself(name: str) -> None:
     assert (metric.__doc__ or "").strip()
     assert metric.version >= 1
     assert metric.memory in ("constant", "frame", "pairs")
+    assert (metric.memory_cap > 0) == (metric.memory == "pairs")
     names = [reduction.name for reduction in metric.reductions]
     assert len(set(names)) == len(names) > 0
     assert all(reduction.low < reduction.high for reduction in metric.reductions)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from magbench.data.video import video_ref, write_video
+from magbench.data.video import VideoReader, video_ref, write_video
 from magbench.errors import ConfigError, MissingWeightsError
 from magbench.metrics import engine
 from magbench.metrics.base import Clip, Declared, Extractor, Metric, Needs, NotApplicable, Scores
@@ -143,6 +143,29 @@ def test_features_are_computed_once_per_clip_and_named_in_the_record(tmp_path: P
     assert Ones.calls == 1
 
 
+def test_one_decode_and_one_of_each_view_however_many_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded, views = [], []
+    original, view = VideoReader._decoded, Clip.view
+
+    def counted(reader: VideoReader) -> Iterator[tuple[float, Frames]]:
+        for item in original(reader):
+            decoded.append(item[0])
+            yield item
+
+    def seen(clip: Clip, make: Any) -> Any:
+        views.append((make, clip.first, clip.times, make in clip._cache))
+        return view(clip, make)
+
+    monkeypatch.setattr(engine, "CHUNK_FRAMES", 5)
+    record = sample(video=stored(tmp_path, pan(12)))
+    monkeypatch.setattr(VideoReader, "_decoded", counted)
+    monkeypatch.setattr(Clip, "view", seen)
+    assert len(score(record, tmp_path, [], PIXELS * 2)) == 6
+    assert len(decoded) == 12
+    made = [one[:3] for one in views if not one[3]]
+    assert len(made) == len(set(made)) < len(views), "the second of each metric finds its views made"
+
+
 @pytest.mark.usefixtures("known")
 def test_given_frames_are_shown_only_to_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "CHUNK_FRAMES", 4)
@@ -246,6 +269,19 @@ def test_warnings_of_the_file_reach_the_record(tmp_path: Path) -> None:
     assert score(record, tmp_path, [], ["motion@default"])[0].warnings == (
         "10 of 20 frames repeat the frame before exactly",
     )
+
+
+@pytest.mark.parametrize(
+    ("fps", "gap"), [(8, ""), (16, ""), (24, ""), (23.976, ""), (30, "0.133"), (25, "0.12"), (12, "0.167"), (4, "0.25")]
+)
+def test_a_rate_without_frames_an_eighth_of_a_second_apart_is_labelled(tmp_path: Path, fps: float, gap: str) -> None:
+    record = sample(video=stored(tmp_path, pan(30), fps=fps))
+    (found,) = score(record, tmp_path, [], ["ssim_consecutive@default"])
+    assert found.warnings == (
+        (f"at {fps:g} fps pairs of frames lie {gap} s apart, not 0.125 s: levels don't compare",) if gap else ()
+    )
+    if gap:
+        assert values(found)["gap"] == pytest.approx(float(gap), abs=2e-3), "the warning says what the metric did"
 
 
 def test_key_frames_at_chunk_borders_are_flagged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

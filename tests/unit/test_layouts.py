@@ -51,6 +51,7 @@ def test_names_of_every_convention(layout: Layout, name: str, expected: tuple[in
     index, sample = expected
     assert (row.id, row.prompt, row.seed, row.method) == (f"{index:04d}", PROMPTS[index], sample, "memrope")
     assert row.path == str(folder / name)
+    assert (row.chunk_borders, row.latent_borders) == ((), ()) if layout == "vbench" else ("9+12", "1+4")
 
 
 def test_without_prompts_names_say_what_they_can_and_the_rest_is_asked_for(folder: Path) -> None:
@@ -59,7 +60,7 @@ def test_without_prompts_names_say_what_they_can_and_the_rest_is_asked_for(folde
     assert {row.id: row.prompt for row in found.rows} == {
         "0007": "", LONG[:100]: LONG[:100], "A dog": "A dog"
     }  # fmt: skip
-    assert len(found.notes) == 2
+    assert len(found.notes) == 3
     assert "1 files without a prompt" in found.notes[0]
     assert "1 prompts of 100 characters are probably cut" in found.notes[1]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from magbench.data import manifest
-from magbench.data.manifest import manifest_text, read_manifest
+from magbench.data.manifest import borders, manifest_text, read_manifest
 from magbench.errors import ConfigError
 
 FULL: dict[str, Any] = {
@@ -53,13 +53,14 @@ def test_every_field_of_csv(folder: Path) -> None:
         "id,path,prompt,schedule,chunk_borders,latent_borders,truth,history_frames,seed,method\r\n"
         '"a, ""b""\nc",v.mp4,p,"[{""at"": 2.5, ""prompt"": ""q""}]",9 21,"[1, 5]",t.mp4,9,3,m\r\n'
         "\r\n"
-        "d,w.mp4,,,,,,,,\r\n"
+        "d,w.mp4,,,,1+4,,,,\r\n"
     )
     first, second = read_manifest(write(folder, text, "m.csv"))
     assert (first.id, first.schedule[0].at, first.chunk_borders, first.latent_borders) == (
         'a, "b"\nc', 2.5, (9, 21), (1, 5)
     )  # fmt: skip
     assert (first.seed, first.history_frames, first.truth) == (3, 9, str(folder / "t.mp4"))
+    assert second.latent_borders == "1+4"
     assert (second.method, second.seed, second.prompt, second.truth) == ("videos", 0, "", "")
 
 
@@ -91,8 +92,11 @@ def test_what_is_written_reads_back_from_another_place(folder: Path) -> None:
         ('{"id": "\\ud800", "path": "v.mp4"}', "row 1: id is "),
         (line(method="static"), "row 1: method is 'static', expected a text of 1 to 1000 characters, none of real"),
         (line(chunk_borders=[9, 9]), "row 1: chunk_borders is [9, 9], expected ascending"),
-        (line(chunk_borders=[0]), "row 1: chunk_borders 0 is 0, expected ascending pixel-frame numbers above 0"),
+        (line(chunk_borders=[0]), "row 1: chunk_borders is [0], expected ascending pixel-frame numbers above 0"),
         (line(latent_borders="1 b"), "row 1: latent_borders is '1 b', expected ascending"),
+        (line(chunk_borders="9+0"), "row 1: chunk_borders is '9+0', expected ascending"),
+        (line(chunk_borders="0+9"), "row 1: chunk_borders is '0+9', expected ascending"),
+        (line(chunk_borders=9), "row 1: chunk_borders is 9, expected ascending"),
         (line(schedule=[{"at": 2, "prompt": "x"}, {"at": 1, "prompt": "y"}]), "row 1: schedule is [{'at': 2"),
         (line(schedule=[{"at": 0, "prompt": "x"}]), "row 1: schedule 0 at is 0, expected"),
         (line(schedule="[{"), "row 1: schedule is '[{', expected"),
@@ -137,3 +141,10 @@ def test_a_manifest_has_limits(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "larger than 1 MiB" in faults(write(folder, b" " * (2**20 + 1)))[0]
     assert "there is no manifest" in faults(Path("/dev/zero"))[0]
     assert "there is no manifest" in faults(folder)[0]
+
+
+def test_borders_at_equal_distances_end_with_the_video() -> None:
+    assert borders("9+12", 34) == (9, 21, 33)
+    assert borders("9+12", 33) == (9, 21)
+    assert borders("9+12", 9) == ()
+    assert borders((4, 6), 5) == (4, 6), "those that were counted out are checked, not cut"
