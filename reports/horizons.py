@@ -56,7 +56,7 @@ def survival_panels(
                 cases = len({entries[i].sample.case.id for i in mine})
                 curves.append(_steps(label, label in references, list(mine.values()), cases))
         if curves:
-            panels.append(Panel(f"{METRIC}@{PROFILE}", f"share that holds, {rule}", "", "time", tuple(curves)))
+            panels.append(Panel(f"{METRIC}@{PROFILE}", str(rule), "share", "time", tuple(curves)))
     return tuple(panels)
 
 

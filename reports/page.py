@@ -203,7 +203,7 @@ def _reading(track: TrackReport) -> str:
         "mean over cases, a curve ends where the first of its videos ends" if averaged else "",
         "band: pointwise 95 % interval of the mean, no test of a difference" if banded else "",
         "time zero: the switch from the given clip to the model" if track.timeline.switch else "",
-        "share that holds: of all videos (Kaplan-Meier), until 5 s before they end"
+        "coherence horizon: the share of all videos that hold (Kaplan-Meier), until 5 s before they end"
         if any(panel.metric.partition("@")[0] == HORIZON for panel in track.panels)
         else "",
         "ticks above: chunk borders" if track.timeline.chunk_borders else "",

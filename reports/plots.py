@@ -42,6 +42,8 @@ BUDGET_MARKS = (
 )
 WIDTH, PANEL_HEIGHT = 3.4, 1.55
 """Inches: one column of a paper."""
+TITLE = 50
+"""Characters of a panel's title that fit; a longer one is set smaller."""
 LEFT, RIGHT, TOP, BOTTOM, LEGEND_ROW, CAPTION = 0.56, 0.08, 0.26, 0.36, 0.12, 0.26
 
 
@@ -264,7 +266,8 @@ def _range(curves: Sequence[Curve]) -> tuple[float, float]:
 
 
 def _title(ax: Axes, text: str, unit: str = "") -> None:
-    ax.set_title(f"{text}{f' [{unit}]' if unit else ''}", loc="left", fontsize=7.5, color=INK, pad=3)
+    text = f"{text}{f' [{unit}]' if unit else ''}"
+    ax.set_title(text, loc="left", fontsize=7.5 * min(1, TITLE / len(text)), color=INK, pad=3)
 
 
 def _off_scale(ax: Axes, labels: Sequence[str]) -> None:

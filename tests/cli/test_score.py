@@ -52,6 +52,7 @@ def test_bad_files_are_named_and_good_ones_scored(videos: Path, tmp_path: Path, 
         assert sentence in done.err
     assert "Traceback" not in done.err
     store = RunStore.open(tmp_path / "out")
+    assert store.run.horizons == {"videos": ()}, "none without the metric that it takes"
     samples = {s.method.label: s for s in store.samples() if s.method.policy == "file"}
     assert {label: sample.status for label, sample in samples.items()} == {
         "good": "ok", ODD.removesuffix(".mkv"): "ok", "one": "ok", "empty": "error", "text": "error", "cut": "error"

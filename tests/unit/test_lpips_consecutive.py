@@ -10,7 +10,7 @@ from torchvision.models import alexnet
 from magbench.errors import MissingWeightsError
 from magbench.metrics.backbones import AlexNetLPIPS, lpips_alex, lpips_heads
 from magbench.metrics.base import Scores
-from magbench.metrics.lpips_consecutive import LPIPSConsecutive
+from magbench.metrics.lpips_consecutive import LPIPSConsecutive, LPIPSConsecutiveNative
 from tests.unit.clips import numbers, pan, reason, run, texture
 
 
@@ -49,6 +49,31 @@ def test_distances_equal_the_lpips_package(ours: AlexNetLPIPS, theirs: Any, heig
         expected = theirs(images[2:], images[:-2]).flatten().tolist()
     assert min(expected) > 1e-4
     assert answer.series[0].values == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_native_profile_compares_neighbours(ours: AlexNetLPIPS, theirs: Any) -> None:
+    clip = pan(5, 3, 48, 64)
+    answer = run(LPIPSConsecutiveNative(), clip, fps=16, feature=ours)
+    assert isinstance(answer, Scores)
+    images = torch.from_numpy(clip).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        expected = theirs(images[1:], images[:-1]).flatten().tolist()
+    assert answer.series[0].values == pytest.approx(expected, abs=1e-6)
+    assert numbers(answer)["gap"] == pytest.approx(1 / 16)
+
+
+def test_pans_loops_exposure_steps_and_reversal(ours: AlexNetLPIPS) -> None:
+    clip = pan(20, 1, 32, 48)
+    answer = run(LPIPSConsecutive(), np.tile(clip, (3, 1, 1, 1)), feature=ours)
+    assert isinstance(answer, Scores)
+    values = np.array(answer.series[0].values)
+    assert values[20:] == pytest.approx(values[:-20], abs=1e-6)
+    assert np.ptp(values[:19]) < 0.5 * np.median(values)
+    backwards = numbers(run(LPIPSConsecutive(), np.tile(clip, (3, 1, 1, 1))[::-1], feature=ours))
+    assert backwards == pytest.approx(numbers(answer), rel=1e-4)
+    stepped = pan(40, 1, 32, 48)
+    stepped[20:] //= 3
+    assert numbers(run(LPIPSConsecutive(), stepped, feature=ours))["spike_rate"] == pytest.approx(1 / 39)
 
 
 def test_each_frame_passes_the_backbone_once(ours: AlexNetLPIPS) -> None:

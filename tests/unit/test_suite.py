@@ -38,6 +38,14 @@ def test_a_schedule_reaches_the_case() -> None:
     assert [case.schedule for case in suite.cases("long-horizon")] == [(Switch(at=1, prompt="p", cut=True),), ()]
 
 
+def test_horizons_are_kept_in_one_spelling() -> None:
+    suite = parse_suite(
+        GOOD.replace("frames: 12", 'horizons: ["motion@default/still - real  >  0.50"]\n    frames: 12'), "x"
+    )
+    assert suite.tracks["long-horizon"].horizons == ("motion@default/still-real>0.5",)
+    assert parse_suite(GOOD, "x").tracks["long-horizon"].horizons == ()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -49,6 +57,9 @@ def test_a_schedule_reaches_the_case() -> None:
         ("prompt: two", "prompt: two, history_frames: 24", "case 'b': history_frames 24 leaves nothing of 24"),
         ("[motion@default/median]", "[ssim@default/median]", "primary endpoint 'ssim@default/median' is of no metric"),
         ("[motion@default]", "[motion]", "String should match pattern"),
+        ("frames: 12", 'horizons: ["drift > 1"]', "'drift > 1' is no horizon: write"),
+        ("frames: 12", 'horizons: ["motion@default/still > 1"]', "motion@default follows the camera"),
+        ("frames: 12", 'frames: 12\n    horizons: ["x@default/y > 1"]', "horizon 'x@default/y>1' is of no metric"),
         ("seeds: [0, 1]", "seeds: []", "seeds: Tuple should have at least 1 item"),
         ("long-horizon:", "long-track:", "tracks.long-track"),
         ("name: small", "name: [", "is not YAML"),
