@@ -67,7 +67,7 @@ class HubViT(Extractor):
         side = int((known.shape[1] - 1) ** 0.5)
         if square and rows * columns == side * side:
             return known
-        grid = known[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        grid = known[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
         scale = ((rows + 0.1) / side, (columns + 0.1) / side)
         grid = interpolate(grid, scale_factor=scale, mode="bicubic", align_corners=False)
         return torch.cat([known[:, :1], grid.flatten(2).mT], 1)

@@ -44,12 +44,21 @@ def test_reductions_of_a_turning_feature_have_closed_forms(fps: int) -> None:
     assert found["anchor.start_end@15%"] < -0.5
     for lag in (0.5, 1.0, 2.0, 5.0, 10.0):
         assert found[f"lag_{lag:g}s"] == pytest.approx(cosine(speed * lag), abs=1e-6)
+    assert found["gap"] == pytest.approx(1 / 8)
     assert "30 s apart" in reason(answer, "lag_30s")
     assert isinstance(answer, Scores)
     assert [(series.name, series.axis) for series in answer.series] == [
         ("consistency", "time"), ("anchor", "time"), ("lag", "lag"),
     ]  # fmt: skip
     assert len(answer.series[0].values) == len(times) - 1
+
+
+def test_a_slower_video_is_labelled_with_its_gap() -> None:
+    """At 5 frames per second neighbours are further apart, and turn further: 8 degrees a second over 1/5 s."""
+    found = numbers(run(SubjectConsistency(), pan(60), fps=5, feature=turning(8)))
+    assert found["gap"] == pytest.approx(1 / 5)
+    times = np.arange(1, 60) / 5
+    assert found["consistency"] == pytest.approx((cosine(8 / 5) + cosine(8 * times)).mean() / 2, abs=1e-6)
 
 
 def test_a_loop_shows_in_the_lag_curve() -> None:
