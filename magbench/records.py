@@ -95,6 +95,8 @@ class CaseRecord(Record):
     truth_sha256: str | None = None
     """Hash of the rendered truth's RGB bytes, fixed in the suite."""
     stratum: str = ""
+    closed_path: bool = False
+    """The prompt says that the camera leaves a place and comes back to it."""
 
 
 class MethodRecord(Record):
