@@ -110,7 +110,7 @@ def probe(path: Path) -> Probe:
     """
     with _open(path) as container:
         stream, *others = _streams(container)
-        aspect = stream.sample_aspect_ratio
+        aspect, transfer = stream.sample_aspect_ratio, stream.codec_context and stream.codec_context.color_trc
         packets = _count(path, container, stream)
         kind, tag = container.format.name, stream.average_rate or stream.guessed_rate
         times = packets.times if kind == "avi" else ()
@@ -130,7 +130,7 @@ def probe(path: Path) -> Probe:
         if first is None:
             raise VideoError(f"{path}: has no frames", "generate it again")
         _refuse_askew(path, first)
-        warnings += _peculiarities(first, aspect)
+        warnings += _peculiarities(first, aspect, transfer)
         height, width = _pixels(first).shape[:2]
     keys = () if first.format.is_rgb else packets.keys
     return Probe(packets.frames, fps, width, height, keys, tuple(dict.fromkeys(warnings)), times)
@@ -155,15 +155,15 @@ def _refuse_askew(path: Path, frame: Any) -> None:
         raise VideoError(f"{path}: asks to be shown {how}, which is not supported", "encode it upright")
 
 
-def _peculiarities(frame: Any, aspect: Fraction | None) -> list[str]:
+def _peculiarities(frame: Any, aspect: Fraction | None, transfer: int) -> list[str]:
     """What the frames of a video have that isn't read, or that is read in one of several ways."""
     found = []
     if any(component.is_alpha for component in frame.format.components):
         found.append(ALPHA)
     if (bits := max(component.bits for component in frame.format.components)) > 8:
         found.append(f"{bits} bits per channel are read as 8")
-    if frame.color_trc in HDR:
-        found.append(f"high dynamic range ({HDR[frame.color_trc]}) is read without tone mapping")
+    if transfer in HDR:
+        found.append(f"high dynamic range ({HDR[transfer]}) is read without tone mapping")
     if frame.rotation % 360:
         found.append(f"shown rotated by {-frame.rotation % 360} degrees clockwise, as the file asks")
     if frame.interlaced_frame:

@@ -101,6 +101,8 @@ class CaseRecord(Record):
     clip_sha256: str | None = None
     """Hash of that file."""
     stratum: str = ""
+    closed_path: bool = False
+    """The prompt says that the camera leaves a place and comes back to it."""
 
 
 class MethodRecord(Record):

@@ -70,6 +70,17 @@ class Results:
             if record.state == "not_applicable" and record.hint
         }
 
+    def warnings(self) -> dict[str, tuple[str, ...]]:
+        """What to know about the videos: each warning, with the cases and methods it is about; no reference rows."""
+        found: dict[str, dict[str, None]] = {}
+        for sample in self.samples:
+            if sample.method.policy != "reference":
+                about = ", ".join(dict.fromkeys((sample.case.id, sample.method.label)))
+                for record in self.metrics[sample.key]:
+                    for text in record.warnings:
+                        found.setdefault(text, {})[about] = None
+        return {text: tuple(about) for text, about in found.items()}
+
     @property
     def frame(self) -> "pd.DataFrame":
         """One row per sample and reduction, columns `COLUMNS`; `value` is missing where `state` is not `value`."""

@@ -60,6 +60,7 @@ class CaseSpec(Record):
     schedule: Schedule = ()
     truth_sha256: str | None = None
     stratum: str = ""
+    closed_path: bool = False
 
 
 class ClipSpec(CaseSpec):

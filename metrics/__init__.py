@@ -3,8 +3,7 @@
 if __name__ != "magbench.metrics":  # imported by its folder name: every class would exist twice
     raise ImportError("use 'magbench.metrics', not 'metrics'")
 
-from magbench.errors import ConfigError
-from magbench.registry import Registry, did_you_mean
+from magbench.registry import Registry
 
 METRICS = Registry(
     "metric",
@@ -46,16 +45,3 @@ METRICS = Registry(
     group="magbench.metrics",
 )
 """Name of each metric, `metric@profile`, to its class. Nothing is imported until it is looked up."""
-
-
-def metric_names(name: str) -> tuple[str, ...]:
-    """`motion@default`, or all profiles of `motion` but `bf16`, which is for who asks for it.
-
-    Raises:
-        ConfigError: no such metric; the hint names the closest one.
-    """
-    known = tuple(METRICS)
-    found = tuple(k for k in known if name == k or (name == k.partition("@")[0] and not k.endswith("@bf16")))
-    if not found:
-        raise ConfigError(f"unknown metric {name!r}", did_you_mean(name, known))
-    return found

@@ -5,10 +5,7 @@ first use is the one that counts from then on.
 """
 
 import hashlib
-import os
 import re
-import secrets
-import sys
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import resources
@@ -18,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from magbench.cache import cache_root, remember
 from magbench.errors import ConfigError, MissingWeightsError
 from magbench.records import Record
 from magbench.registry import did_you_mean
@@ -79,10 +77,7 @@ def lookup(name: str) -> Weights:
 
 def cache_folder() -> Path:
     """Where weights lie: `$MAGBENCH_CACHE/weights`, else below the platform's own cache folder."""
-    if chosen := os.environ.get("MAGBENCH_CACHE"):
-        return Path(chosen).expanduser() / "weights"
-    home = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-    return Path(os.environ.get("XDG_CACHE_HOME") or home) / "magbench" / "weights"
+    return cache_root() / "weights"
 
 
 def find(name: str) -> tuple[Path, str]:
@@ -258,14 +253,8 @@ def _remember(name: str, path: Path, sha256: str) -> None:
     """Write `FILE.json`, whole or not at all. In a cache folder that can't be written to there is none."""
     size, mtime_ns = _stamp(path)
     known = Known(url=manifest()[name].url, sha256=sha256, size=size, mtime_ns=mtime_ns)
-    if known == _known(path):
-        return
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_text(known.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        temporary.replace(_note(path))
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    if known != _known(path):
+        remember(_note(path), known.model_dump_json(indent=2) + "\n")
 
 
 def load_state(path: Path) -> "dict[str, Tensor]":

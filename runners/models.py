@@ -13,6 +13,7 @@ from magbench.errors import ConfigError, MissingWeightsError
 from magbench.records import Applicability
 from magbench.registry import did_you_mean, load_object
 from magbench.runners.wan.configs import CHUNK_FRAMES
+from magbench.suite import Suite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -219,13 +220,47 @@ MODELS: dict[str, ModelInfo] = {
 }
 """All models by name."""
 
+ANNOUNCED: dict[str, ModelInfo] = {
+    "wan2.1-1.3b/self-forcing": ModelInfo(
+        name="wan2.1-1.3b/self-forcing",
+        title="Wan2.1 1.3B, 480x832, made causal by Self-Forcing",
+        loader="",
+        package="magbench.runners.wan",
+        weights=(),
+        fps=16,
+        dtype="bfloat16",
+        stride=4,
+    )
+}
+"""Models that suites are written for and nothing here loads: what is known of them is how they count frames."""
+
+
+def generated(suite: Suite) -> tuple[int, int, float] | None:
+    """What one method makes of a suite: videos, frames and seconds, given history left out; None for unknown models."""
+    model = {**ANNOUNCED, **MODELS}.get(suite.model)
+    if model is None:
+        return None
+    videos = frames = 0
+    for track, spec in suite.tracks.items():
+        for case in suite.cases(track):
+            videos += len(spec.seeds)
+            made = model.pixel_frames(case.frames) - model.pixel_frames(case.history_frames)
+            frames += len(spec.seeds) * made
+    return videos, frames, frames / model.fps
+
 
 def find_model(name: str) -> ModelInfo:
     """The model called `name`.
 
     Raises:
-        ConfigError: no such model; the hint names the closest one.
+        ConfigError: no such model, then the hint names the closest one; or one that can't be loaded yet.
     """
+    if name in ANNOUNCED:
+        raise ConfigError(
+            f"model {name!r} cannot run yet: this version of magbench cannot load it",
+            "make the videos elsewhere, from the prompts in `magbench show SUITE --json`, and give them to "
+            "`magbench score`; or run a suite of the embedded model, such as --suite mini",
+        )
     if name not in MODELS:
         raise ConfigError(f"unknown model {name!r}", did_you_mean(name, MODELS))
     return MODELS[name]

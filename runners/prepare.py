@@ -9,6 +9,7 @@ from pathlib import Path
 
 from magbench import __version__, provenance
 from magbench.data.mini_case import world_of
+from magbench.data.prompts import recognise
 from magbench.errors import ConfigError
 from magbench.jobs import ModelIdentity, Plan, expand
 from magbench.metrics import METRICS
@@ -83,6 +84,7 @@ def prepare(options: RunOptions) -> Prepared:
             "dtype": dtype,
             "sampler": model.sampler,
             **(clips.resolved if clips else {}),
+            **_prompt_file(options, suite),
         },
         command=command(options),
         started=provenance.now(),
@@ -142,6 +144,13 @@ def _suite(options: RunOptions) -> Suite:
         name = f"{suite.name}-{slug(options.prompts.stem)}"
         suite = suite.with_long_horizon(cases=cases).model_copy(update={"name": name})
     return suite.with_tracks(options.track) if options.track else suite
+
+
+def _prompt_file(options: RunOptions, suite: Suite) -> dict[str, dict[str, str | int]]:
+    """Which file the prompts are from, for `run.json`."""
+    if options.prompts is None:
+        return {}
+    return {"prompts": recognise(options.prompts, len(suite.tracks["long-horizon"].cases)).model_dump()}
 
 
 def _with_length(suite: Suite, seconds: float | None, model: ModelInfo) -> Suite:

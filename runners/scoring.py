@@ -17,11 +17,12 @@ from magbench.data.manifest import REFERENCES, ManifestRow, borders, read_manife
 from magbench.data.video import sha256_file, video_ref
 from magbench.errors import ConfigError, StoreError, VideoError
 from magbench.jobs import reference_method
-from magbench.metrics import METRICS, metric_names
+from magbench.metrics import METRICS
 from magbench.metrics.weights import require
 from magbench.names import digest, slug
 from magbench.options import ScoreOptions
 from magbench.records import CaseRecord, MethodRecord, RunRecord, SampleRecord, Timing, VideoRef
+from magbench.registry import did_you_mean
 from magbench.runners.execute import Emit, Event, blame, score_sample, write_previews
 from magbench.runners.pool import Death, Pool, WorkerSpec
 from magbench.store import RunStore
@@ -214,6 +215,19 @@ def _prepare_run(root: Path, options: ScoreOptions, metrics: tuple[str, ...], wo
         require(chain.from_iterable(chosen.values()))
     tasks = tuple(ScoreTask(s.key, s.method.label, s.case.track) for s in samples)
     return PreparedScore(root, store.run, tasks, chosen, workers)
+
+
+def metric_names(name: str) -> tuple[str, ...]:
+    """`motion@default`, or all profiles of `motion` but `bf16`, which is for who asks for it.
+
+    Raises:
+        ConfigError: no such metric; the hint names the closest one.
+    """
+    known = tuple(METRICS)
+    found = tuple(k for k in known if name == k or (name == k.partition("@")[0] and not k.endswith("@bf16")))
+    if not found:
+        raise ConfigError(f"unknown metric {name!r}", did_you_mean(name, known))
+    return found
 
 
 def find_videos(paths: Sequence[Path]) -> list[Path]:

@@ -4,11 +4,14 @@ import ast
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from magbench.cli import console
+
+if TYPE_CHECKING:
+    from magbench.suite import Suite
 
 Entries = list[dict[str, Any]]
 
@@ -65,9 +68,22 @@ def _suites() -> Entries:
             "version": str(s.version),
             "model": s.model,
             "cases": ", ".join(f"{len(spec.cases)} {track}" for track, spec in s.tracks.items()),
+            "a method makes": extent(s),
         }
         for s in suites
     ]
+
+
+def extent(suite: "Suite") -> str:
+    """Videos, their length in all, and generated frames, for one method."""
+    from magbench.runners.models import generated
+
+    made = generated(suite)
+    if made is None:
+        return ""
+    videos, frames, seconds = made
+    length = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+    return f"{videos} videos, {length}, {frames:,} frames"
 
 
 KINDS: dict[str, Callable[[], Entries]] = {

@@ -67,6 +67,10 @@ def _announce(prepared: "Prepared") -> None:
         frames = sorted({case.frames for case in plan.suite.cases(track)})
         lengths = f"{frames[0]}" if len(frames) == 1 else f"{frames[0]}-{frames[-1]}"
         console.note(f"  {track}: {len(spec.cases)} cases of {lengths} latent frames, {count} samples")
+    if prompts := record.resolved.get("prompts"):
+        known = prompts["known"] and f", known as {prompts['known']}"
+        note = prompts["note"] and f" ({prompts['note']})"
+        console.note(f"  prompts: {prompts['file']}, sha256 {prompts['sha256'][:12]}{known}{note}")
     for job in {job.method.label: job for job in plan.jobs}.values():
         method = job.method
         if method.policy != "reference":

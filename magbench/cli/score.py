@@ -7,7 +7,7 @@ import click
 
 from magbench.cli import console
 from magbench.cli.options import EMPTY, given, options_of
-from magbench.cli.tables import show_failures, show_missing, show_tables
+from magbench.cli.tables import show_failures, show_missing, show_tables, show_warnings
 from magbench.errors import ConfigError
 from magbench.options import ScoreOptions
 
@@ -53,6 +53,7 @@ def command(paths: tuple[str, ...], dry_run: bool, save_manifest: str | None, **
         return 130
     show_tables(reports.load(RunStore.open(prepared.root)))
     show_missing(results)
+    show_warnings(results)
     code = show_failures(results)
     console.say(f"report: {results.report}")
     return code

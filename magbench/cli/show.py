@@ -1,11 +1,13 @@
 """`magbench show NAME`."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
 from magbench.cli import console
+from magbench.cli.listing import extent
 from magbench.errors import ConfigError, MissingWeightsError
 from magbench.registry import did_you_mean
 
@@ -109,6 +111,11 @@ def _suite(name: str) -> dict[str, Any]:
             "primary endpoints": ", ".join(spec.primary),
             "coherence horizons": ", ".join(spec.horizons) or "none",
             "references": ", ".join(spec.references),
+            "strata": ", ".join(
+                f"{count} {name}" for name, count in Counter(c.stratum for c in spec.cases).items() if name
+            ),
+            "closed camera paths": ", ".join(case.id for case in spec.cases if case.closed_path),
+            "prompts": {case.id: case.prompt for case in spec.cases},
         }
         for track, spec in suite.tracks.items()
     }
@@ -116,10 +123,21 @@ def _suite(name: str) -> dict[str, Any]:
         "suite": f"{suite.name} version {suite.version}",
         "summary": suite.title,
         "model": suite.model,
+        "a method makes": extent(suite),
         "baselines": ", ".join(suite.baselines),
         "budget": "each method's own" if suite.budget is None else f"{suite.budget} past frames",
         **tracks,
     }
+
+
+def _say_suite(facts: dict[str, Any]) -> None:
+    """Everything but the prompts, which would fill pages."""
+    console.facts(
+        {
+            name: {k: v for k, v in value.items() if k != "prompts"} if isinstance(value, dict) else value
+            for name, value in facts.items()
+        }
+    )
 
 
 def _known() -> dict[Callable[[str], dict[str, Any]], list[str]]:
@@ -139,6 +157,7 @@ def _known() -> dict[Callable[[str], dict[str, Any]], list[str]]:
 def command(name: str, as_json: bool) -> int:
     """Describe whatever has this name: a method (parameters may follow), model, metric or suite, or ./file.py:Class."""
     from magbench.runners.methods import split_spec
+    from magbench.runners.models import ANNOUNCED, find_model
 
     known, method = _known(), split_spec(name)[0]
     found = {
@@ -147,6 +166,8 @@ def command(name: str, as_json: bool) -> int:
         if name in names or (describe is _method and (method in names or ".py" in method))
     }
     if not found:
+        if name in ANNOUNCED:
+            find_model(name)  # raises, and says what is the matter with it
         names = {each for names in known.values() for each in names}
         raise ConfigError(f"nothing is called {name!r}", did_you_mean(name, names))
     if as_json:
@@ -155,7 +176,7 @@ def command(name: str, as_json: bool) -> int:
     for index, (describe, facts) in enumerate(found.items()):
         if index:
             console.say()
-        (_say_method if describe is _method else console.facts)(facts)
+        {_method: _say_method, _suite: _say_suite}.get(describe, console.facts)(facts)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The end of `run`, `score` and `report`: tables, what is missing, what failed."""
+"""The end of `run`, `score` and `report`: tables, warnings, what is missing, what failed."""
 
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,16 @@ def show_missing(results: "Results") -> None:
         console.note("not computed:")
     for metric, (reason, hint) in sorted(lacking.items()):
         console.note(f"  {metric}: {reason}; {hint}")
+
+
+def show_warnings(results: "Results") -> None:
+    """Say once per warning which videos it is about."""
+    found = results.warnings()
+    for text, videos in list(found.items())[:SHOWN]:
+        more = f" and {len(videos) - SHOWN} more" if len(videos) > SHOWN else ""
+        console.warn(f"{'; '.join(videos[:SHOWN])}{more}: {text}")
+    if len(found) > SHOWN:
+        console.note(f"... and {len(found) - SHOWN} more warnings: see `warnings` in samples/*/metrics/*.json")
 
 
 def show_failures(results: "Results") -> int:

@@ -6,7 +6,6 @@ import click
 
 from magbench.cli import console
 from magbench.errors import ConfigError, MagbenchError
-from magbench.metrics import metric_names
 from magbench.metrics.weights import cache_folder, fetch, find, lookup, manifest, needed_by, state, verify
 
 
@@ -51,8 +50,7 @@ def list_weights(as_json: bool) -> int:
 @click.option("--offline", is_flag=True, envvar="MAGBENCH_OFFLINE", help="Download nothing: only say what is missing.")
 def fetch_weights(names: tuple[str, ...], everything: bool, metrics: tuple[str, ...], offline: bool) -> int:
     """Download weights and check them. A download that was cut off goes on where it stopped."""
-    wanted = [metric for name in metrics for metric in metric_names(name)]
-    chosen = dict.fromkeys([*_checked(names), *needed_by(wanted)])
+    chosen = dict.fromkeys([*_checked(names), *needed_by(_profiles(metrics))])
     if everything:
         restricted = [name for name, entry in manifest().items() if entry.non_commercial and name not in chosen]
         chosen |= dict.fromkeys(name for name in manifest() if name not in restricted)
@@ -74,6 +72,14 @@ def verify_weights(names: tuple[str, ...]) -> int:
     if not chosen:
         console.say(f"no weights are in {cache_folder()}")
     return _each(chosen, lambda name: console.say(f"{name}: genuine, sha256 {verify(name)[1]}"))
+
+
+def _profiles(metrics: tuple[str, ...]) -> list[str]:
+    if not metrics:
+        return []
+    from magbench.runners.scoring import metric_names
+
+    return [profile for name in metrics for profile in metric_names(name)]
 
 
 def _checked(names: tuple[str, ...]) -> list[str]:

@@ -127,6 +127,17 @@ def test_missing_weights_are_said_once(
     assert "https://" in lines[0]
 
 
+def test_what_is_odd_about_a_file_is_said_once(tmp_path: Path, invoke: Invoke) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        write_video(tmp_path / "in" / f"{name}.mkv", [frame for frame in clip(12) for _ in range(2)], 24)
+    done = invoke("score", tmp_path / "in", *METRICS, "--workers", "0", "--out", tmp_path / "out")
+    assert done.code == 0
+    said = [line for line in done.err.splitlines() if line.startswith("warning: ")]
+    repeats = "1 in 2 frames repeat the frame before: it looks like 12 fps or less, stored at 24"
+    assert said == [f"warning: a; b: {repeats}"]
+
+
 def test_same_stems_get_longer_labels(tmp_path: Path) -> None:
     for name in ("x/a.mkv", "y/a.mkv"):
         (tmp_path / "in" / name).parent.mkdir(parents=True)

@@ -267,7 +267,7 @@ def test_one_frame_is_no_error(tmp_path: Path) -> None:
 def test_warnings_of_the_file_reach_the_record(tmp_path: Path) -> None:
     record = sample(video=stored(tmp_path, pan(10).repeat(2, 0)))
     assert score(record, tmp_path, [], ["motion@default"])[0].warnings == (
-        "10 of 20 frames repeat the frame before exactly",
+        "1 in 2 frames repeat the frame before: it looks like 4 fps or less, stored at 8",
     )
 
 

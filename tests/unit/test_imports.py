@@ -15,6 +15,8 @@ LEVELS: dict[str, set[str]] = {
     "magbench.records": set(),
     "magbench.registry": {"magbench.errors"},
     "magbench.names": set(),
+    "magbench.cache": set(),
+    "magbench.download": {"magbench.errors"},
     "magbench.schedule": {"magbench.errors", "magbench.records"},
     "magbench.store": {"magbench.errors", "magbench.names", "magbench.records"},
     "magbench.horizon": set(),
@@ -96,6 +98,7 @@ LIGHT = [
     "list suites",
     "weights list",
     "show mini",
+    "show wan-quick",
     "compare --help",
     "nonsense",
 ]
