@@ -86,6 +86,10 @@ class CaseRecord(Record):
     world_seed: int | None = None
     path: dict[str, Any] | None = None
     """The camera path of a procedural case, as `mini_world` reads it; None when the prompt's own path is used."""
+    clip: str | None = None
+    """Path of the video whose first frames are the truth; None for a case of the procedural world."""
+    clip_sha256: str | None = None
+    """Hash of that file."""
     history_frames: int = 0
     """Latent frames of given history before generation starts."""
     frames: int = 0
@@ -96,10 +100,6 @@ class CaseRecord(Record):
     """Hash of the rendered truth's RGB bytes, fixed in the suite."""
     mirror: int | None = None
     """Of a palindromic clip: pixel frames t and mirror - t are the same picture."""
-    clip: str | None = None
-    """Path of the video whose first frames are the truth; None for a case of the procedural world."""
-    clip_sha256: str | None = None
-    """Hash of that file."""
     stratum: str = ""
     closed_path: bool = False
     """The prompt says that the camera leaves a place and comes back to it."""

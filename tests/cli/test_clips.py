@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ import pytest
 from magbench.cli import main
 from magbench.data.mini_world import Scene, World
 from magbench.data.video import Frame, open_video, write_video
+from magbench.options import RunOptions
 from magbench.records import SampleRecord
+from magbench.runners.execute import execute
+from magbench.runners.prepare import prepare
 from magbench.store import RunStore
-from tests.cli.conftest import WALK, Invoke, fingerprint
+from tests.cli.conftest import WALK, Invoke
 
 LEGS = {"hill": 8, "lake": 12, "moor": 12}
 """Frames of one way. Of the 16 frames of the first, 15 are used and 12 given; of 24, all are used and 18 given."""
@@ -108,8 +112,8 @@ def test_writing_the_truth_back_changes_what_follows_the_first_chunk_only(finish
     assert not np.array_equal(one[21:], other[21:])
 
 
-def test_a_clip_alone_gives_the_same_as_among_others_and_a_stopped_run_goes_on(
-    clips: Path, finished: Path, tmp_path: Path, invoke: Invoke
+def test_a_clip_alone_gives_the_same_as_among_others_and_what_is_missing_is_made_again(
+    clips: Path, finished: Path, tmp_path: Path
 ) -> None:
     """Neither the batch, which lake shared with moor, nor where the clips lie matters."""
     alone = tmp_path / "elsewhere"
@@ -118,17 +122,22 @@ def test_a_clip_alone_gives_the_same_as_among_others_and_a_stopped_run_goes_on(
     lake = next(line for line in lines if line.startswith("lake"))
     (alone / "mag-bench.csv").write_text(f"{header}\n{lake}\n")
     run = tmp_path / "run"
-    command = ("run", "--clips", alone, "--method", "memrope", "--no-baselines", "--workers", "0", "--out", run)
-    done = invoke(*command)
-    assert done.code == 0
-    assert "in no row of 'mag-bench.csv': 'hill" in done.err
-    before, there = fingerprint(run), samples(run)
-    for label in ("memrope", "real"):
-        video = Path("samples") / there[label, "lake"].key / "video.mkv"
-        assert (finished / video).read_bytes() == (run / video).read_bytes()
-    (run / "samples" / there["memrope", "lake"].key / "sample.json").unlink()
-    assert invoke(*command).code == 0
-    assert fingerprint(run) == before
+
+    def videos() -> dict[str, bytes]:
+        options = {"clips": alone, "method": "memrope", "no_baselines": True, "workers": 0, "out": run}
+        prepared = prepare(RunOptions.parse(options))
+        assert prepared.notes[0].startswith("in no row of 'mag-bench.csv': 'hill")
+        RunStore.create(run, prepared.record)
+        unscored = replace(prepared.setup, metrics={"mag-bench": ()})
+        execute(prepared.plan, unscored, 0, lambda event: None)
+        return {path.parent.name: path.read_bytes() for path in run.glob("samples/*/video.mkv")}
+
+    found = videos()
+    assert set(found) == {samples(finished)[label, "lake"].key for label in ("memrope", "real")}
+    for key, video in found.items():
+        assert (finished / "samples" / key / "video.mkv").read_bytes() == video
+        (run / "samples" / key / "sample.json").unlink()
+    assert videos() == found
 
 
 def test_what_cannot_be_run_is_said_before_anything_is_made(clips: Path, tmp_path: Path, invoke: Invoke) -> None:
