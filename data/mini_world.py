@@ -51,6 +51,8 @@ COLOUR_RGB = ((215, 45, 45), (250, 225, 60), (40, 170, 60), (45, 75, 215), (240,
 BODY_SIZE = (13, 16)
 """Width and height of the walker's body in pixels, without the hat."""
 _HAT_SIZE = {"square": (11, 9), "tall": (7, 14), "wide": (23, 6)}
+HEADROOM = 29
+"""Rows from the top that no walker reaches, whatever the hat and the gait."""
 _LANDMARKS = 16
 _LANDMARK_SIZE, _LANDMARK_BASE = 8, 32
 _GRID = 8

@@ -77,6 +77,15 @@ def _ascending(schedule: tuple[Switch, ...]) -> tuple[Switch, ...]:
 Schedule = Annotated[tuple[Switch, ...], AfterValidator(_ascending)]
 
 
+def _one_after_the_other(visits: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    last = 0.0
+    for start, end in visits:
+        if not last <= start < end:
+            raise ValueError(f"visits must have a length and follow each other, {start:g} to {end:g} s does not")
+        last = end
+    return visits
+
+
 class CaseRecord(Record):
     """One item of a track."""
 
@@ -100,6 +109,8 @@ class CaseRecord(Record):
     """Hash of the rendered truth's RGB bytes, fixed in the suite."""
     mirror: int | None = None
     """Of a palindromic clip: pixel frames t and mirror - t are the same picture."""
+    visits: Annotated[tuple[tuple[FiniteFloat, FiniteFloat], ...], AfterValidator(_one_after_the_other)] = ()
+    """Start and end, in seconds, of each visit to one place that the prompt's camera leaves and comes back to."""
     stratum: str = ""
     closed_path: bool = False
     """The prompt says that the camera leaves a place and comes back to it."""

@@ -31,6 +31,7 @@ METRICS = Registry(
         "retention@default": "magbench.metrics.retention:Retention",
         "retention@mag": "magbench.metrics.retention:RetentionMAG",
         "retention@mini": "magbench.metrics.retention:RetentionMini",
+        "self_retention@default": "magbench.metrics.self_retention:SelfRetention",
         "landmark_recall@mini": "magbench.metrics.landmark_recall:LandmarkRecall",
         "appearance_drift@default": "magbench.metrics.appearance_drift:AppearanceDrift",
         "temporal_flickering@default": "magbench.metrics.temporal_flickering:TemporalFlickering",

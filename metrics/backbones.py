@@ -63,7 +63,7 @@ class AlexNetLPIPS(Extractor):
         for index, layer in enumerate(self._trunk):
             x = layer(x)
             if index in self._AFTER:
-                norm = x.square().sum(1, keepdim=True).sqrt()
+                norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
                 found.append((x / (norm + 1e-10), self._heads[len(found)]))
         return found
 

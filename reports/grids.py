@@ -9,6 +9,7 @@ from magbench.records import Direction
 from magbench.reports.horizons import METRIC as HORIZON
 from magbench.reports.model import MIB, Cell, Column, Cost, Row, TrackReport, Use, lookup
 from magbench.reports.sweep import shown
+from magbench.reports.time_away import AwayPanel
 from magbench.stats import MIN_CASES_INTERVAL, MIN_CASES_TEST, TOO_FEW_TO_TEST
 
 ARROWS: dict[Direction, str] = {"higher": "↑", "lower": "↓", "none": ""}
@@ -148,6 +149,38 @@ def differences(track: TrackReport) -> Grid:
         "MDE: smallest difference found with power 0.8",
     )
     return Grid(f"{_title(track)}: differences to {against(track)}", header, groups, tuple(notes.texts), legend)
+
+
+def away_grid(track: TrackReport, panels: Iterable[AwayPanel]) -> Grid:
+    """Endpoints by time away: times down, methods and references across."""
+    shown_panels = tuple(panels)
+    labels = tuple(dict.fromkeys(line.label for panel in shown_panels for line in panel.lines))
+    unit = shown_panels[0].unit
+    notes, groups = Notes(), []
+    for panel in shown_panels:
+        points = {(line.label, point.away): point for line in panel.lines for point in line.points}
+        names = {point.away: point.name for point in points.values()}
+        what = " ".join(filter(None, (panel.title, panel.value_unit and f"[{panel.value_unit}]")))
+        lines = []
+        for away, name in sorted(names.items()):
+            cells = [Item(f"{what} {ARROWS[panel.direction]}, away {name}")]
+            for label in labels:
+                e = points[label, away].estimate if (label, away) in points else None
+                cases = f"{e.n} case{'s' if e.n != 1 else ''}" if e else ""
+                few = (
+                    [f"no interval from {cases}, fewer than {MIN_CASES_INTERVAL}"]
+                    if e and e.n < MIN_CASES_INTERVAL
+                    else []
+                )
+                numbers = notes.number(few if e else ["no value at this time away"])
+                cells.append(
+                    Item(number(e.value), interval(e.low, e.high), "", numbers) if e else Item("n/a", notes=numbers)
+                )
+            lines.append(tuple(cells))
+        groups.append(tuple(lines))
+    legend = ("[low, high] 95 % interval of the mean over cases; a falling line is what forgetting looks like",)
+    header = ((f"time away, {unit}",), *((label,) for label in labels))
+    return Grid(f"{_title(track)}: by time away", header, tuple(groups), tuple(notes.texts), legend)
 
 
 def case_grid(track: TrackReport, case: str, seed: int) -> Grid:

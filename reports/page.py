@@ -15,11 +15,12 @@ from markupsafe import Markup
 
 from magbench.records import CaseRecord
 from magbench.reports.curves import Entry
-from magbench.reports.grids import Grid, against, case_grid, differences, headline, levels
+from magbench.reports.grids import Grid, against, away_grid, case_grid, differences, headline, levels
 from magbench.reports.horizons import METRIC as HORIZON
 from magbench.reports.model import Failure, Missing, Report, TrackReport
 from magbench.reports.plots import FAINT, INK, Style
 from magbench.reports.sweep import absent, common_budget, endpoints, shown
+from magbench.reports.time_away import time_away
 
 OPEN_CASES = 2
 """Cases per track that are unfolded at first."""
@@ -46,6 +47,7 @@ class Drawings:
     over_time: Sequence[Drawing]
     files: Sequence[Drawing]
     """More, beside the page."""
+    by_away: Sequence[Drawing] = ()
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,9 @@ class TrackView:
     """What is drawn there."""
     absent: tuple[str, ...]
     """What could not be."""
+    by_away: tuple[tuple[str, Markup], ...]
+    away: tuple[Grid, ...]
+    """What is drawn there, as tables."""
     over_time: tuple[tuple[str, Markup], ...]
     drawn: tuple[str, ...]
     """Labels of the rows that have a curve."""
@@ -181,6 +186,8 @@ def _track(track: TrackReport, drawings: Drawings, has: Callable[[str], bool]) -
         by_budget=_inline(drawings.by_budget, f"{track.name}-b"),
         swept=tuple(dict.fromkeys(lines)),
         absent=absent(track) if swept else (),
+        by_away=_inline(drawings.by_away, f"{track.name}-w"),
+        away=tuple(away_grid(track, panels) for panels in time_away(track).values()),
         over_time=_inline(drawings.over_time, f"{track.name}-"),
         drawn=tuple(row.label for row in rows if row.label in curves),
         left_out=_left_out(track) if len(rows) < len(track.rows) else "",

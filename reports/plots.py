@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -21,6 +22,7 @@ from magbench.reports.curves import Curve, Entry, Floats, Panel, Timeline
 from magbench.reports.grids import ARROWS
 from magbench.reports.model import MIB, Report, TrackReport
 from magbench.reports.sweep import Endpoint, Line, crowded, families, shown
+from magbench.reports.time_away import AwayLine, AwayPanel
 from magbench.traces import generated
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")
@@ -40,6 +42,7 @@ BUDGET_MARKS = (
     "open circle: the budget a method has of its own; diamond: its budget can't be chosen;\n"
     "bar: 95 % interval of the mean over cases"
 )
+AWAY_BARS = "bar: 95 % interval of the mean over cases"
 WIDTH, PANEL_HEIGHT = 3.4, 1.55
 """Inches: one column of a paper."""
 TITLE = 50
@@ -161,6 +164,69 @@ def budget_figure(endpoints: Sequence[Endpoint], look: Mapping[str, Style], lege
         _legend(figure, labels, look, CAPTION)
         figure.text(0.02, 0.02 / figure.get_figheight(), BUDGET_MARKS, fontsize=5, color=FAINT, va="bottom")
     return figure
+
+
+def away_figure(panels: Sequence[AwayPanel], look: Mapping[str, Style], legend: bool = True) -> Figure:
+    """Endpoints against time away, a panel each, a line per row.
+
+    Args:
+        panels: From `time_away`, all of one unit.
+        look: From `styles`.
+        legend: Whether to leave room below for a legend and a line that explains the bars.
+    """
+    labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
+    points = [point for panel in panels for line in panel.lines for point in line.points]
+    caption = AWAY_BARS if any(point.estimate.low is not None for point in points) else ""
+    figure, axes = _canvas(len(panels), _legend_height(labels) + (CAPTION if caption else 0.0) if legend else 0.0)
+    names = {point.away: point.name for point in points}
+    places = sorted(names)
+    wide = places[0] > 0 and places[-1] - places[-2] > 1.5 * (places[1] - places[0])
+    gap = min(b / a if wide else b - a for a, b in pairwise(places))
+    for ax, panel in zip(axes, panels, strict=True):
+        methods = [line for line in panel.lines if not line.reference]
+        for order, line in enumerate(methods):
+            share = 0.05 * (order - (len(methods) - 1) / 2)
+            at = [p.away * gap**share if wide else p.away + gap * share for p in line.points]
+            style = look[line.label]
+            ax.plot(
+                at, [p.estimate.value for p in line.points], color=style.color, linestyle=style.dash,
+                linewidth=style.width, marker="o", markersize=2.5, zorder=4,
+            )  # fmt: skip
+            bars = [(x, p.estimate.low, p.estimate.high) for x, p in zip(at, line.points, strict=True)]
+            bars = [bar for bar in bars if None not in bar]
+            if bars:
+                ax.vlines(*zip(*bars, strict=True), color=style.color, linewidth=0.6, alpha=0.6, zorder=3)
+        off = _draw_references(ax, [line for line in panel.lines if line.reference], look)
+        _title(ax, f"{panel.title} {ARROWS[panel.direction]}", panel.value_unit)
+        _off_scale(ax, off)
+        if wide:
+            ax.set_xscale("log")
+        ax.set_xticks(places, [names[place] for place in places], minor=False)
+        ax.xaxis.set_minor_locator(NullLocator())
+    axes[-1].set_xlabel(f"time away, {panels[0].unit}", color=INK, labelpad=1)
+    if legend:
+        _legend(figure, labels, look, CAPTION if caption else 0.0)
+        figure.text(0.02, 0.02 / figure.get_figheight(), caption, fontsize=5, color=FAINT, va="bottom")
+    return figure
+
+
+def _draw_references(ax: Axes, lines: Sequence[AwayLine], look: Mapping[str, Style]) -> list[str]:
+    """Draw those near what is drawn, and the static one; returns the others."""
+    bottom, top = ax.get_ylim() if ax.get_lines() else (-np.inf, np.inf)
+    height, off = top - bottom, []
+    for line in lines:
+        style, values = look[line.label], [point.estimate.value for point in line.points]
+        if line.label != "static" and (min(values) < bottom - height or max(values) > top + height):
+            off.append(line.label)
+            continue
+        ax.plot(
+            [point.away for point in line.points], values, color=style.color, linestyle=style.dash,
+            linewidth=style.width, zorder=1,
+        )  # fmt: skip
+    if off:
+        bottom, top = ax.get_ylim()
+        ax.set_ylim(bottom, top + 0.1 * (top - bottom))
+    return off
 
 
 def _draw_line(ax: Axes, line: Line, style: Style, shift: float) -> None:

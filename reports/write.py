@@ -9,13 +9,24 @@ from matplotlib.figure import Figure
 from magbench.records import WhyRecord
 from magbench.reports.csvs import curves_csv, samples_csv, table_csv
 from magbench.reports.curves import Panel
-from magbench.reports.grids import differences, headline, levels
+from magbench.reports.grids import away_grid, differences, headline, levels
 from magbench.reports.model import Column, Report, TrackReport
 from magbench.reports.page import Drawing, Drawings, render
-from magbench.reports.plots import Style, budget_figure, cost_figure, drift_figure, plotting, png, styles, svg
+from magbench.reports.plots import (
+    Style,
+    away_figure,
+    budget_figure,
+    cost_figure,
+    drift_figure,
+    plotting,
+    png,
+    styles,
+    svg,
+)
 from magbench.reports.results import efficiency, quality
 from magbench.reports.sweep import endpoints, shown
 from magbench.reports.tables import latex, markdown
+from magbench.reports.time_away import time_away
 from magbench.reports.why import captions, why_grid, why_rows
 from magbench.reports.why_figure import why_figure
 from magbench.store import RunStore, write_json
@@ -53,6 +64,7 @@ def write_all(store: RunStore, report: Report) -> dict[str, Path]:
     for track in report.tracks:
         folder.put(f"tables/{track.name}.csv", table_csv(track))
         grids = [headline(track), levels(track), *([differences(track)] if track.baseline else [])]
+        grids += [away_grid(track, panels) for panels in time_away(track).values()]
         folder.put(f"tables/{track.name}.md", "\n".join(map(markdown, grids)))
         folder.put(f"tables/{track.name}.tex", "\n".join(map(latex, grids)))
     folder.put("tables/samples.csv", samples_csv(report))
@@ -95,7 +107,11 @@ def _draw(folder: _Folder, track: TrackReport, look: dict[str, Style]) -> Drawin
     by_budget = [Drawing(e.column.key, "", svg(budget_figure([e], look, legend=False))) for e in swept]
     if swept:
         folder.plot(f"plots/budget-{track.name}", budget_figure(swept, look))
-    return Drawings(by_budget, over_time, files)
+    by_away = []
+    for unit, away in time_away(track).items():
+        folder.plot(f"plots/away-{track.name}-{unit}", away_figure(away, look))
+        by_away += [Drawing(panel.title, "", svg(away_figure([panel], look, legend=False))) for panel in away]
+    return Drawings(by_budget, over_time, files, by_away)
 
 
 def main_panels(panels: Iterable[Panel], headline: Iterable[Column]) -> list[Panel]:

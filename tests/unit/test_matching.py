@@ -1,18 +1,25 @@
 """All pairs by one matrix product, against loops and against the lpips package."""
 
+import itertools
+from functools import cache
+from itertools import product
+
 import lpips
 import pytest
 import torch
 from pytorch_msssim import ssim as reference_ssim
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.models import alexnet
 
 from magbench.metrics.backbones import AlexNetLPIPS, lpips_heads
 from magbench.metrics.matching import (
+    Backbone,
     Layers,
     capped,
     cell_weights,
     mean_ssim,
+    monotone,
     pairwise,
     pixels,
     psnr,
@@ -36,25 +43,69 @@ def clips() -> tuple[Tensor, Tensor]:
     return generated * 2 - 1, truth * 2 - 1
 
 
-@pytest.mark.parametrize("spatial", [True, False])
-def test_pairs_equal_the_lpips_package(clips: tuple[Tensor, Tensor], spatial: bool) -> None:
+@cache
+def package_and_ours(spatial: bool) -> tuple[lpips.LPIPS, Backbone]:
+    """LPIPS-AlexNet of the package, its trunk random, and the same weights as our backbone."""
     torch.manual_seed(0)
     network = lpips.LPIPS(net="alex", pretrained=True, pnet_rand=True, spatial=spatial, verbose=False).eval()
-    generated, truth = clips
-    with torch.no_grad():
-        expected = torch.stack([torch.stack([network(g[None], t[None]).mean() for t in truth]) for g in generated])
     trunk = alexnet()
     with torch.no_grad():
         for mine, theirs in zip(trunk.features.parameters(), network.net.parameters(), strict=True):
             mine.copy_(theirs)
     backbone = AlexNetLPIPS(trunk.state_dict(), lpips_heads(), "cpu")
+    return network, lambda frames: backbone.layers(frames.permute(0, 3, 1, 2) / 127.5 - 1)
 
-    def layers(frames: Tensor) -> Layers:
-        return backbone.layers(frames.permute(0, 3, 1, 2) / 127.5 - 1)
 
-    found = pairwise(layers, as_frames(generated), as_frames(truth), (72, 90) if spatial else None, batch=3)
+@pytest.mark.parametrize("spatial", [True, False])
+@pytest.mark.parametrize("size", [(72, 90), (67, 101), (127, 95), (64, 64)])
+def test_pairs_equal_the_lpips_package(clips: tuple[Tensor, Tensor], size: tuple[int, int], spatial: bool) -> None:
+    network, layers = package_and_ours(spatial)
+    generated, truth = (interpolate(clip, size) for clip in clips)
+    with torch.no_grad():
+        expected = torch.stack([torch.stack([network(g[None], t[None]).mean() for t in truth]) for g in generated])
+    found = pairwise(layers, as_frames(generated), as_frames(truth), size if spatial else None, batch=3)
     assert expected.max() > 0.01
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_a_nearly_static_clip_needs_its_mean_subtracted() -> None:
+    network, layers = package_and_ours(spatial=True)
+    dice = torch.Generator().manual_seed(0)
+    size = (319, 447)
+    picture = interpolate(torch.rand(1, 3, 12, 16, generator=dice), size, mode="bicubic").clamp(0, 1)
+    still = (picture + 0.001 * torch.randn(3, 3, *size, generator=dice)).clamp(0, 1) * 2 - 1
+    with torch.no_grad():
+        expected = network(still[:1], still[1:]).mean((1, 2, 3))
+        one, others = vectors(layers(as_frames(still[:1])), size), vectors(layers(as_frames(still[1:])), size)
+    assert expected.max() < 2e-5
+    plain = one.square().sum(1) + others.square().sum(1) - 2 * (one @ others.T)[0]
+    assert float((plain - expected).abs().max()) > 1e-5, "as large as the distances themselves"
+    found = pairwise(layers, as_frames(still[:1]), as_frames(still[1:]), size)
+    torch.testing.assert_close(found[0], expected, atol=1e-9, rtol=0)
+
+
+def test_a_million_terms_keep_their_digits() -> None:
+    dice = torch.Generator().manual_seed(0)
+    generated, truth = torch.rand(2, 2, 480, 832, 3, generator=dice) * 255
+    expected = torch.stack([((g.double() - truth.double()) / 127.5).square().mean((1, 2, 3)) for g in generated])
+    torch.testing.assert_close(pairwise(pixels, generated, truth).double(), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("band", [0, 1, 2, 5])
+def test_the_monotone_path_is_the_best_of_all(band: int) -> None:
+    """Against every path there is."""
+    dice = torch.Generator().manual_seed(band)
+    scores = torch.rand(6, 6, generator=dice)
+    paths = [
+        path
+        for path in product(range(6), repeat=6)
+        if (path[0], path[-1]) == (0, 5)
+        and all(one <= other for one, other in itertools.pairwise(path))
+        and all(abs(row - column) <= band for column, row in enumerate(path))
+    ]
+    best = max(paths, key=lambda path: sum(float(scores[row, column]) for column, row in enumerate(path)))
+    assert monotone(scores, band) == list(best)
+    assert monotone(torch.zeros(1, 1), band) == [0]
 
 
 def corner(frames: Tensor) -> Layers:
