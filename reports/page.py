@@ -172,7 +172,7 @@ def _track(track: TrackReport, drawings: Drawings, has: Callable[[str], bool]) -
     lines = [name for e in swept for name in (*(line.family for line in e.lines), *e.references)]
     return TrackView(
         track=track,
-        about=ABOUT.get(track.name, ""),
+        about=ABOUT.get(track.entries[0].sample.case.track, ""),
         headline=headline(track),
         levels=levels(track),
         differences=differences(track) if track.baseline else None,
@@ -202,7 +202,7 @@ def _reading(track: TrackReport) -> str:
         "mean over cases, a curve ends where the first of its videos ends" if averaged else "",
         "band: pointwise 95 % interval of the mean, no test of a difference" if banded else "",
         "time zero: the switch from the given clip to the model" if track.timeline.switch else "",
-        "ticks above: chunk borders" if track.timeline.chunk_borders else "",
+        "ticks above: chunk borders" if track.timeline.ticks else "",
         "ticks below: the cache evicted, absorbed or compressed" if track.timeline.marked else "",
     ]
     return "; ".join(filter(None, parts))
