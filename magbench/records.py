@@ -134,6 +134,8 @@ class MethodRecord(Record):
     """False for a row of reference whose budget can't be chosen."""
     code_sha256: str = ""
     """Of the file that defines the policy, where it is none of magbench's."""
+    released_frames: int | None = None
+    """Most latent frames of a video for which the release has positions; None where its positions don't end."""
     applicability: Applicability
     reason: str = ""
 
@@ -156,6 +158,11 @@ class SampleRecord(Record):
     timing: Timing = Timing()
     history_frames: int = 0
     """Pixel frames at the start of the video that were given, not generated."""
+
+    @property
+    def extended(self) -> bool:
+        """Whether the video is longer than the release can make it: there the release itself is not applicable."""
+        return self.method.released_frames is not None and self.case.frames > self.method.released_frames
 
 
 class TraceRecord(Record):

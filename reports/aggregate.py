@@ -70,11 +70,33 @@ def build_report(
         raise ConfigError(f"no method {baseline!r} in this run", f"it has: {', '.join(labels) or 'none'}")
     tracks = dict.fromkeys([*run.primary, *(e.sample.case.track for e in found)])
     reports = [
-        _track(name, tuple(run.primary.get(name, ())), run.horizons.get(name, ()), members, labels, baseline)
-        for name in tracks
-        if (members := [e for e in found if e.sample.case.track == name])
+        _track(name, tuple(run.primary.get(track, ())), run.horizons.get(track, ()), members, labels, baseline)
+        for track in tracks
+        for name, members in by_length(track, [e for e in found if e.sample.case.track == track]).items()
     ]
     return Report(run, tuple(reports), tuple(labels))
+
+
+def by_length(track: str, entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Long-horizon samples by the length of their cases, shortest first: drift at a minute is not drift at an hour.
+
+    Returns:
+        Name of a section -> its samples. A track with cases of one length, or another track, is one section.
+    """
+    lengths: dict[int, list[Entry]] = {}
+    for entry in entries:
+        lengths.setdefault(entry.sample.case.frames if track == "long-horizon" else 0, []).append(entry)
+    if len(lengths) < 2:
+        return {track: list(entries)} if entries else {}
+    seconds = {frames: _seconds(members) for frames, members in lengths.items()}
+    clear = None not in seconds.values() and len(set(seconds.values())) == len(seconds)
+    return {f"{track}-{f'{seconds[n]}s' if clear else f'{n}-latents'}": lengths[n] for n in sorted(lengths)}
+
+
+def _seconds(entries: Iterable[Entry]) -> int | None:
+    """The length of videos of one case length in whole seconds; None where there is no video."""
+    found = [round(video.frames / video.fps) for entry in entries if (video := entry.sample.video)]
+    return found[0] if found else None
 
 
 def _track(
@@ -176,7 +198,9 @@ def _row(
     entries: Mapping[tuple[str, int], Entry], columns: Sequence[Column], expected: Sequence[tuple[str, int]]
 ) -> Row:
     cells = {column.key: _cell(entries, column, expected) for column in columns}
-    return Row(next(iter(entries.values())).sample.method, cells, _cost(entries.values()))
+    samples = [entry.sample for entry in entries.values()]
+    extended = sum(sample.extended and sample.status == "ok" for sample in samples)
+    return Row(samples[0].method, cells, _cost(entries.values()), extended=extended)
 
 
 def _cost(entries: Iterable[Entry]) -> Cost | None:

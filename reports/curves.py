@@ -13,6 +13,10 @@ from magbench.stats import mean_bands
 Floats = NDArray[np.float64]
 MARKED = 5
 """Most methods whose cache events are drawn below a curve."""
+TICKS = 400
+"""Most marks along a time axis; more of them make a bar."""
+DRAWN_POINTS = 800
+"""Most points of a curve in a plot; of a longer one, means of neighbours are drawn."""
 BAND_RESAMPLES = 1000
 """Fewer than for the numbers of a table: there are hundreds of points, and they are only drawn."""
 
@@ -40,6 +44,17 @@ class Curve:
     high: tuple[float | None, ...]
     cases: int
 
+    def binned(self, size: int) -> "Curve":
+        """The curve with the mean of each `size` points in their place."""
+
+        def means(values: Sequence[float | None]) -> tuple[float | None, ...]:
+            """A bin is empty where any of its values is."""
+            numbers = np.array([np.nan if value is None else value for value in values])
+            return _optional(np.array([numbers[i : i + size].mean() for i in range(0, len(numbers), size)]))
+
+        fields = {name: means(getattr(self, name)) for name in ("times", "mean", "low", "high")}
+        return replace(self, **fields) if size > 1 else self
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -51,11 +66,18 @@ class Panel:
     unit: str
     axis: Literal["time", "lag"]
     curves: tuple[Curve, ...]
+    bin: int = 1
+    """How many points of the series each point is the mean of."""
 
     @property
     def title(self) -> str:
         """`metric@profile · series`."""
-        return f"{self.metric} · {self.series}"
+        return f"{self.metric} · {self.series}" + (f", means of {self.bin}" if self.bin > 1 else "")
+
+    def drawable(self) -> "Panel":
+        """The panel with no more than `DRAWN_POINTS` points to a curve."""
+        size = -(-max(len(curve.times) for curve in self.curves) // DRAWN_POINTS)
+        return replace(self, bin=size, curves=tuple(curve.binned(size) for curve in self.curves))
 
     def only(self, labels: Container[str]) -> "Panel":
         """The panel with these rows alone."""
@@ -73,10 +95,15 @@ class Timeline:
     """Method -> when its cache evicted, absorbed, compressed or re-arranged something, in any case."""
 
     @property
+    def ticks(self) -> tuple[float, ...]:
+        """The chunk borders; none where they are too many to tell apart."""
+        return self.chunk_borders if len(self.chunk_borders) <= TICKS else ()
+
+    @property
     def marked(self) -> Mapping[str, tuple[float, ...]]:
-        """The events of those that have any; none for more methods than have room below a curve."""
+        """The events of those that have any; none for more methods, or more events, than have room below a curve."""
         rows = {label: times for label, times in self.events.items() if times}
-        return rows if len(rows) <= MARKED else {}
+        return rows if len(rows) <= MARKED and all(len(times) <= TICKS for times in rows.values()) else {}
 
     def only(self, labels: Container[str]) -> "Timeline":
         """The timeline of these methods alone."""

@@ -213,8 +213,12 @@ def _label(row: Row, notes: Notes) -> Item:
         rank = f"rank {low}" if low == high else f"rank {low}–{high}"
     elif row.unranked:
         rank = row.unranked.partition(":")[0]
-    numbers = notes.number([row.unranked, row.method.reason])
-    return Item(row.label, ", ".join(filter(None, (rank, what))), "", numbers)
+    extended = (
+        f"extended: positions beyond the release's table of {row.method.released_frames} latent frames, where the "
+        f"release is not applicable ({row.extended} samples)"
+    )
+    numbers = notes.number([row.unranked, row.method.reason, extended if row.extended else ""])
+    return Item(row.label, ", ".join(filter(None, (rank, what, "extended" * bool(row.extended)))), "", numbers)
 
 
 def _sizes(track: TrackReport) -> dict[tuple[str, ...], Callable[[Cost], Item]]:

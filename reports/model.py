@@ -98,6 +98,8 @@ class Row:
     could be tested."""
     unranked: str = ""
     """Why the row is listed but not ranked."""
+    extended: int = 0
+    """Samples that are longer than the release can make them; see `SampleRecord.extended`."""
 
     @property
     def label(self) -> str:

@@ -178,7 +178,7 @@ def _track(track: TrackReport, drawings: Drawings, has: Callable[[str], bool]) -
     lines = [name for e in swept for name in (*(line.family for line in e.lines), *e.references)]
     return TrackView(
         track=track,
-        about=ABOUT.get(track.name, ""),
+        about=ABOUT.get(track.entries[0].sample.case.track, ""),
         headline=headline(track),
         levels=levels(track),
         differences=differences(track) if track.baseline else None,
@@ -213,7 +213,7 @@ def _reading(track: TrackReport) -> str:
         "coherence horizon: the share of all videos that hold (Kaplan-Meier), until 5 s before they end"
         if any(panel.metric.partition("@")[0] == HORIZON for panel in track.panels)
         else "",
-        "ticks above: chunk borders" if track.timeline.chunk_borders else "",
+        "ticks above: chunk borders" if track.timeline.ticks else "",
         "ticks below: the cache evicted, absorbed or compressed" if track.timeline.marked else "",
     ]
     return "; ".join(filter(None, parts))

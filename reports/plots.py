@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from magbench.reports.curves import Curve, Entry, Floats, Panel, Timeline
+from magbench.reports.curves import DRAWN_POINTS, Curve, Entry, Floats, Panel, Timeline
 from magbench.reports.grids import ARROWS
 from magbench.reports.model import MIB, Report, TrackReport
 from magbench.reports.sweep import Endpoint, Line, crowded, families, shown
@@ -351,7 +351,7 @@ def _mark(ax: Axes, timeline: Timeline, look: Mapping[str, Style], first: float,
         ax.set_xlim(first, last)
     across = ax.get_xaxis_transform()
     ax.vlines(
-        [t for t in timeline.chunk_borders if first <= t <= last],
+        [t for t in timeline.ticks if first <= t <= last],
         0.965,
         1,
         transform=across,
@@ -366,7 +366,7 @@ def _mark(ax: Axes, timeline: Timeline, look: Mapping[str, Style], first: float,
 
 def _explanation(timeline: Timeline, banded: bool) -> str:
     parts = ["band: pointwise 95 % interval of the mean over cases"] if banded else []
-    if timeline.chunk_borders:
+    if timeline.ticks:
         parts.append("ticks above: chunk borders")
     if timeline.marked:
         parts.append("ticks below: cache evicted, absorbed or compressed")
@@ -394,8 +394,16 @@ def _legend(figure: Figure, labels: Sequence[str], look: Mapping[str, Style], ab
 
 
 def _traced(entries: Sequence[Entry]) -> Floats:
-    """[chunks, 3]: chunk, MiB of keys and values, ms; means over samples, generated chunks only."""
+    """[chunks, 3]: chunk, MiB of keys and values, ms; means over samples, generated chunks only.
+
+    Of more than `DRAWN_POINTS` chunks, the last of so many, their largest size and their mean time.
+    """
     by_chunk: dict[int, list[tuple[float, float]]] = {}
     for record in (record for entry in entries for record in generated(entry.trace)):
         by_chunk.setdefault(record.chunk, []).append((record.cache_bytes / MIB, record.ms))
-    return np.array([(chunk, *np.mean(by_chunk[chunk], axis=0)) for chunk in sorted(by_chunk)])
+    rows = np.array([(chunk, *np.mean(by_chunk[chunk], axis=0)) for chunk in sorted(by_chunk)])
+    size = -(-len(rows) // DRAWN_POINTS)
+    if size < 2:
+        return rows
+    parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+    return np.array([(part[-1, 0], part[:, 1].max(), part[:, 2].mean()) for part in parts])

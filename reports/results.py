@@ -59,6 +59,7 @@ def _quality(track: TrackReport) -> Json:
                 "reference": row.reference,
                 "applicability": row.method.applicability,
                 "reason": row.method.reason,
+                "extended": row.extended,
                 "family": row.family,
                 "budget_frames": row.method.budget_frames,
                 "own_budget_frames": row.method.own_budget_frames,

@@ -87,7 +87,7 @@ def write_why(store: RunStore, record: WhyRecord) -> None:
 
 def _draw(folder: _Folder, track: TrackReport, look: dict[str, Style]) -> Drawings:
     labels = {row.label for row in shown(track)}
-    panels = [panel for p in track.panels if (panel := p.only(labels)).curves]
+    panels = [panel.drawable() for p in track.panels if (panel := p.only(labels)).curves]
     timeline = track.timeline.only(labels)
     main = main_panels(panels, track.headline)
     over_time = [Drawing(p.title, "", svg(drift_figure([p], timeline, look, legend=False))) for p in main]

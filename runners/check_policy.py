@@ -11,9 +11,10 @@ from torch import Tensor
 from magbench.errors import ConfigError, MagbenchError
 from magbench.runners.methods import BoundMethod, bind
 from magbench.runners.policies.base import MEMORY
+from magbench.runners.state import NotResumableError
 from magbench.runners.user_policies import described
 from magbench.runners.wan.configs import CHUNK_FRAMES
-from magbench.runners.watch import HISTORY, LAYERS, TOKENS, Shown, Stored, Watched, watch
+from magbench.runners.watch import HISTORY, LAYERS, TOKENS, Shown, Stored, Watched, watch, watch_resumed
 
 BUDGETS = (6, 9, 12, 18)
 """Past frames that a policy is asked to spend."""
@@ -254,6 +255,20 @@ def _switches(subject: Subject) -> str:
     return ", ".join(dict.fromkeys(event for step in subject.switched.steps for event in step.trace.events))
 
 
+def _resume(subject: Subject) -> str:
+    """A rollout that is saved and taken up again goes on as if it had not been, or says why it can't be saved."""
+    try:
+        resumed = watch_resumed(subject.policy, subject.few, subject.few // 2)
+    except NotResumableError as error:
+        return f"not resumable, a stopped video starts over: {error.message}"
+    for first, second in zip(subject.short.steps[-len(resumed) :], resumed, strict=True):
+        if not torch.equal(first.latents, second.latents):
+            raise BrokenError(f"chunk {first.trace.chunk} differs after it was taken up")
+        if first.trace.model_copy(update={"ms": 0.0}) != second.trace.model_copy(update={"ms": 0.0}):
+            raise BrokenError(f"in chunk {first.trace.chunk} the cache is another after it was taken up")
+    return ""
+
+
 CHECKS: tuple[Callable[[Subject], str], ...] = (
     _runs,
     _budget,
@@ -264,6 +279,7 @@ CHECKS: tuple[Callable[[Subject], str], ...] = (
     _frames,
     _aliasing,
     _determinism,
+    _resume,
     _rows,
     _dtype,
     _switches,

@@ -12,6 +12,7 @@ import torch
 
 from magbench.registry import load_object
 from magbench.runners.budgets import Spending
+from magbench.runners.differences import released_frames
 from magbench.runners.methods import BoundMethod, bind, parse_method
 from magbench.runners.models import MODELS
 from magbench.runners.policies.base import CachePolicy, Geometry, LayerCache
@@ -45,11 +46,19 @@ def describe(spec: str) -> dict[str, Any]:
             model.name: dict(zip(("is", "reason"), model.applicability(method.name, bound.parameters), strict=True))
             for model in MODELS.values()
         },
+        "longer": _longer(method.name),
         "loop": _loop(policy),
         "also holds": _state(bound),
         "written by": _writer(bound),
         "at a new prompt": f"the newest {recached} frames are encoded again" if recached else "",
     }
+
+
+def _longer(method: str) -> str:
+    """What becomes of videos longer than the release's tables; empty where its positions don't end."""
+    frames = released_frames(method)
+    told = f"past latent frame {frames}; release: not applicable; here: extended, and labelled so"
+    return "" if frames is None else told
 
 
 def _loop(policy: CachePolicy) -> str:

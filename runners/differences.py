@@ -28,10 +28,12 @@ class Difference:
 RELEASE = "as released"
 VARIANT = "as released; variant=paper does as the paper says"
 
+TABLE_FRAMES = 1024
+"""Latent frames in a release's rotation tables."""
 END_OF_TABLES = Difference(
     "any length",
-    "rotation tables end at latent frame 1024, about 256 s",
-    "any length, equal below 1024",
+    f"rotation tables end at latent frame {TABLE_FRAMES}, about 256 s: longer videos fail",
+    f"any length, equal below {TABLE_FRAMES}; longer videos are labelled `extended`",
     "Self-Forcing wan/modules/causal_model.py:42, and in every code with absolute positions",
 )
 PIECES = "decoded in independent pieces of 120 latent frames: 3 pixel frames are lost at each border"
@@ -274,3 +276,8 @@ DIFFERENCES: dict[str, tuple[Difference, ...]] = {
     ),
 }
 """By method."""
+
+
+def released_frames(method: str) -> int | None:
+    """Most latent frames of a video that the release can make with this method's positions; None where none ends it."""
+    return TABLE_FRAMES if END_OF_TABLES in DIFFERENCES.get(method, ()) else None

@@ -18,6 +18,7 @@ from magbench.names import slug
 from magbench.options import OWN, RunOptions
 from magbench.records import MethodRecord, RunRecord
 from magbench.runners.clip_suite import clip_suite
+from magbench.runners.differences import released_frames
 from magbench.runners.execute import Setup
 from magbench.runners.methods import BoundMethod, BudgetError, PolicyFile, all_methods, bind, parse_method, split_spec
 from magbench.runners.models import ModelInfo, find_model
@@ -239,6 +240,7 @@ def _record(method: BoundMethod, model: ModelInfo) -> MethodRecord:
         own_budget_frames=parse_method(method.family).policy.budget,
         family=method.family,
         matched=method.policy.matched,
+        released_frames=released_frames(method.method.name),
         applicability=applicability,
         reason=reason,
         code_sha256=method.code_sha256,

@@ -63,7 +63,7 @@ class Reel:
     _trace: list[TraceRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        with suppress(DamagedError, KeyError, TypeError, ValueError):
+        with suppress(DamagedError, AttributeError, KeyError, TypeError, ValueError):
             self._take_up()
 
     @property

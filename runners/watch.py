@@ -1,9 +1,9 @@
 """A rollout on a small model of random weights that writes down what a policy's caches are given, show and hold."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, cast
 
 import torch
@@ -13,9 +13,10 @@ from magbench.errors import ConfigError
 from magbench.registry import load_object
 from magbench.runners.policies.base import CachePolicy, Chunk, Geometry, LayerCache, Past
 from magbench.runners.rollout import PromptSwitch, Rollout, Step, Writer
+from magbench.runners.state import kinds_of, pack, unpack
 from magbench.runners.wan.configs import CHUNK_FRAMES, TransformerConfig
 from magbench.runners.wan.sampler import OdeSampler, seeded_noise
-from magbench.runners.wan.transformer import CausalWanTransformer
+from magbench.runners.wan.transformer import CausalWanTransformer, TextCache
 
 LAYERS = 2
 HISTORY = 2
@@ -103,32 +104,71 @@ def watch(
     Raises:
         ConfigError: a cache shows keys or values of another dtype or device than the queries.
     """
+    calls: list[Shown | Stored] = []
+    with torch.inference_mode():
+        made = _start(cast(CachePolicy, _Watching(policy, calls)), history + chunks, seeds, dtype, device)
+        texts = {at: PromptSwitch(made.text(at), cut) for at, cut in (switches or {}).items()}
+        given = made.rollout.history(made.truth[:, : CHUNK_FRAMES * history]) if history else ()
+        steps = tuple(chain(given, made.rollout.generate(chunks, texts)))
+    return Watched(tuple(calls), steps)
+
+
+def watch_resumed(policy: CachePolicy, chunks: int, stop: int, seeds: Sequence[int] = (1, 2)) -> tuple[Step, ...]:
+    """Roll out as `watch` does without a switch, put the rollout down after some chunks, and go on with another.
+
+    Args:
+        policy: To run with.
+        chunks: How many to generate.
+        stop: After how many of them.
+        seeds: One per row of the batch.
+
+    Returns:
+        What was made after the stop.
+
+    Raises:
+        NotResumableError: the caches hold something that can't be put down.
+    """
+    with torch.inference_mode():
+        first, second = (_start(policy, HISTORY + chunks, seeds, torch.float32, "cpu") for _ in range(2))
+        for _ in first.rollout.history(first.truth[:, : CHUNK_FRAMES * HISTORY]):
+            pass
+        for _ in islice(first.rollout.generate(chunks), stop):
+            pass
+        kinds = kinds_of(first.rollout.attention.caches)
+        second.rollout.restore(unpack(*pack(first.rollout.state(), kinds), kinds))
+        return tuple(second.rollout.generate(chunks - stop))
+
+
+@dataclass(frozen=True)
+class _Started:
+    rollout: Rollout
+    truth: Tensor
+    text: Callable[[int], TextCache]
+    """The prompts of that number."""
+
+
+def _start(policy: CachePolicy, chunks: int, seeds: Sequence[int], dtype: torch.dtype, device: str) -> _Started:
+    """A rollout that has made nothing yet."""
     model, writer = (network.to(device, dtype) for network in _networks())
-    frames = CHUNK_FRAMES * (history + chunks)
+    loop: type[Rollout] = load_object(policy.rollout)
+    truth = seeded_noise([-seed for seed in seeds], (CHUNK_FRAMES * chunks, _CONFIG.in_channels, *_SIZE), dtype, device)
 
     def prompt(number: int) -> Tensor:
         rows = [torch.randn(4, 8, generator=torch.Generator().manual_seed(100 * number + seed)) for seed in seeds]
         return torch.stack(rows).to(device, dtype)
 
-    calls: list[Shown | Stored] = []
-    loop: type[Rollout] = load_object(policy.rollout)
-    with torch.inference_mode():
-        truth = seeded_noise([-seed for seed in seeds], (frames, _CONFIG.in_channels, *_SIZE), dtype, device)(0, 0)
-        rollout = loop(
-            model,
-            cast(CachePolicy, _Watching(policy, calls)),
-            OdeSampler(steps=2),
-            model.encode_text(prompt(0)),
-            seeded_noise(seeds, (CHUNK_FRAMES, _CONFIG.in_channels, *_SIZE), dtype, device),
-            _SIZE,
-            memory=Writer(writer, writer.encode_text(torch.zeros_like(prompt(0)))),
-            truth=truth,
-            reencode=lambda latents: latents[:, :1],
-        )
-        texts = {at: PromptSwitch(model.encode_text(prompt(at)), cut) for at, cut in (switches or {}).items()}
-        given = rollout.history(truth[:, : CHUNK_FRAMES * history]) if history else ()
-        steps = tuple(chain(given, rollout.generate(chunks, texts)))
-    return Watched(tuple(calls), steps)
+    rollout = loop(
+        model,
+        policy,
+        OdeSampler(steps=2),
+        model.encode_text(prompt(0)),
+        seeded_noise(seeds, (CHUNK_FRAMES, _CONFIG.in_channels, *_SIZE), dtype, device),
+        _SIZE,
+        memory=Writer(writer, writer.encode_text(torch.zeros_like(prompt(0)))),
+        truth=truth(0, 0),
+        reencode=lambda latents: latents[:, :1],
+    )
+    return _Started(rollout, truth(0, 0), lambda number: model.encode_text(prompt(number)))
 
 
 def _networks() -> tuple[CausalWanTransformer, CausalWanTransformer]:

@@ -75,7 +75,9 @@ def _announce(prepared: "Prepared") -> None:
         method = job.method
         if method.policy != "reference":
             budget = "grows" if method.budget_frames is None else f"{method.budget_frames:g} frames"
-            console.note(f"  {method.label}: {method.applicability}, budget {budget}")
+            ends, longest = method.released_frames, max(each.case.frames for each in plan.jobs)
+            longer = f", extended past latent frame {ends}" if ends and longest > ends else ""
+            console.note(f"  {method.label}: {method.applicability}, budget {budget}{longer}")
     console.note(f"into {setup.root}, {prepared.workers} workers")
     _announce_edits(prepared)
 

@@ -31,7 +31,7 @@ def _say_method(facts: dict[str, Any]) -> None:
     differences = enumerate((Difference(**each).lines() for each in facts["differences"]), 1)
     _list("paper and release:", {f"{number}.": lines for number, lines in differences})
     _list("on a model:", {name: f"{fit['is']}: {fit['reason']}" for name, fit in facts["applicability"].items()})
-    console.facts({name: facts[name] for name in ("loop", "also holds", "written by", "at a new prompt")})
+    console.facts({name: facts[name] for name in ("longer", "loop", "also holds", "written by", "at a new prompt")})
 
 
 def _list(title: str, items: Mapping[str, str | tuple[str, ...]]) -> None:

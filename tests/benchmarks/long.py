@@ -1,10 +1,11 @@
 """Memory of a long run, sampled from outside: is it the same at 60 s, 240 s and an hour?
 
-    python -m tests.benchmarks.long --seconds 3600 [--method memrope] [--kill 1] [--out DIR] [--every 5]
+    python -m tests.benchmarks.long --seconds 3600 --out DIR [--method memrope] [--kill 1] [--tiny] [--every 5]
 
-Takes one case of that length of the suite `long`, runs `magbench run --workers 1` on it, and adds up the resident
+Takes one case of that length of the suite `long`, runs `magbench run` on it with one worker, and adds up the resident
 memory of the processes. With `--kill N` everything is killed (SIGKILL) that many times, each time when about as many
-more parts of the rollout lie on disk, and the same command goes on.
+more parts of the rollout lie on disk, and the same command goes on. `--tiny` puts the model of the tests, whose weights
+are random, in the place of `mini`, and scores what needs no weights: an hour then takes minutes.
 """
 
 import argparse
@@ -20,9 +21,12 @@ from pathlib import Path
 import yaml
 
 from magbench.cli import console
+from magbench.cli import main as magbench
 from magbench.data.mini_world import FPS
+from magbench.runners.models import MODELS
 from magbench.runners.reel import PART_FRAMES
 from magbench.suite import load_suite
+from tests.tiny_model import TINY
 
 
 @dataclass
@@ -33,7 +37,7 @@ class Peak:
     seconds: float = 0.0
 
 
-def one_case(seconds: int, path: Path) -> None:
+def one_case(seconds: int, path: Path, tiny: bool) -> None:
     """Write the suite with the first case of this length, without reference rows."""
     suite = load_suite("long").model_dump(mode="json", exclude_defaults=True)
     track = suite["tracks"]["long-horizon"]
@@ -41,6 +45,9 @@ def one_case(seconds: int, path: Path) -> None:
     if not track["cases"]:
         raise SystemExit(f"the suite long has no case of {seconds} s")
     track["references"] = []
+    if tiny:
+        track["metrics"], track["primary"] = ["appearance_drift@default", "efficiency@default"], []
+        suite["model"] = TINY.name
     path.write_text(yaml.safe_dump(suite | {"name": f"long-{seconds}s", "version": 1}))
 
 
@@ -84,15 +91,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--method", default="memrope")
+    parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--kill", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--every", type=float, default=5.0)
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     suite = options.out.with_suffix(".yaml")
-    one_case(options.seconds, suite)
-    command = [sys.executable, "-m", "magbench", "run", "--suite", str(suite), "--method", options.method]
-    command += ["--no-baselines", "--workers", "1", "--out", str(options.out)]
+    one_case(options.seconds, suite, options.tiny)
+    command = [sys.executable, "-m", __spec__.name if options.tiny else "magbench", "run", "--suite", str(suite)]
+    command += ["--method", options.method, "--no-baselines", "--workers", "0" if options.tiny else "1"]
+    command += ["--out", str(options.out)]
     whole = options.seconds * FPS // PART_FRAMES
     deaths = [whole * (number + 1) // (options.kill + 1) for number in range(options.kill)]
     peaks: dict[str, Peak] = {}
@@ -117,4 +126,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["run"]:
+        MODELS[TINY.name] = TINY
+        magbench(sys.argv[1:])
+    else:
+        main()

@@ -215,7 +215,7 @@ def test_check_policy_says_what_fails(tmp_path: Path, invoke: Invoke, monkeypatc
     done = invoke("check-policy", "./mine.py:Mine")
     assert done.code == 0, done.out
     lines = done.out.splitlines()
-    assert (lines[0], lines[-1]) == ("mine.py:Mine", "all 12 checks passed")
+    assert (lines[0], lines[-1]) == ("mine.py:Mine", "all 13 checks passed")
     assert lines[3].startswith("  ok      memory       The cache reaches its budget, never shows more, ")
     assert lines[3].endswith(" (3 past frames)")
     (tmp_path / "mine.py").write_text(f"{good}    @property\n    def budget(self): return 4\n")

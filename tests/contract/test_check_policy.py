@@ -172,6 +172,27 @@ class Counting(Cache):
         return self.remove(self.first, max(0, len(self.sources) + chunk.frames - 9))
 
 
+class Forgetful(Cache):
+    """Leaves out of its state what decides what leaves."""
+
+    chunks = 0
+
+    def evict(self, chunk: Chunk) -> tuple[int, ...]:
+        self.chunks += 1
+        return self.remove(1 + self.chunks % 3, max(0, len(self.sources) + chunk.frames - 9))
+
+    def state(self) -> dict[str, Any]:
+        return {name: value for name, value in super().state().items() if name != "chunks"}
+
+
+class Sealed(Cache):
+    """Holds what can't be put down."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__(geometry)
+        self.inner = iter(())
+
+
 class Leading(Cache):
     """What leaves is decided by the first video of the batch for all."""
 
@@ -218,6 +239,7 @@ FAULTS = [
     ("aliasing", Clinging, "it keeps the tensors it was given, not copies of them"),
     ("aliasing", Meddling, "it changes the tensors it was given"),
     ("determinism", Counting, "of a second video"),
+    ("resume", Forgetful, "differs after it was taken up"),
     ("rows", Leading, "of the second video moves by"),
     ("dtype", Precise, "its keys are torch.float32 on cpu, the queries torch.bfloat16 on cpu"),
     ("switches", Startled, "RuntimeError: what now?"),
@@ -239,6 +261,13 @@ ALSO: dict[type[Cache], set[str]] = {
     Startled: {"positions", "tokens", "frames"},
 }  # fmt: skip
 """Checks that can't help but fail too."""
+
+
+def test_a_cache_that_cannot_be_saved_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "faulty", PolicyFile("faulty", "", "", type("Faulty", (Broken,), {"cache": Sealed})))
+    checks = {check.name: check for check in check_policy(parse_method("faulty"))}
+    assert all(check.ok for check in checks.values())
+    assert checks["resume"].found == "not resumable, a stopped video starts over: it holds a tuple_iterator"
 
 
 @dataclass(frozen=True)

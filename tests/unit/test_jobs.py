@@ -235,3 +235,14 @@ def test_samples_of_a_policy_file_go_out_of_date_when_it_is_edited() -> None:
     found = [(sample.method.label, sample.case.id) for sample in of_other_code(plan, old)]
     assert sorted(found) == [("mine", "c00"), ("mine", "c01"), ("mine,2", "c00"), ("mine,2", "c01")]
     assert of_other_code(plan, stored(plan)) == ()
+
+
+def test_long_ones_are_sampled_one_by_one() -> None:
+    head = "name: s\nversion: 1\nmodel: mini\ntracks:\n  long-horizon:\n    cases:\n"
+    lines = "".join(
+        f"      - {{id: c{i}, prompt: p, frames: {frames}}}\n" for i, frames in enumerate([960] * 3 + [963] * 3)
+    )
+    groups = list(expand(parse_suite(head + lines, "x"), [FIFO], MODEL).groups())
+    assert sorted((group.jobs[0].case.frames, len(group.jobs)) for group in groups) == [(960, 3), *[(963, 1)] * 3]
+    for group in groups:
+        assert len(group.slots({group.jobs[0].key})) == (BATCH if group.jobs[0].case.frames == 960 else 1)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import pytest
 
 from magbench.errors import ConfigError
-from magbench.runners.differences import DIFFERENCES
+from magbench.runners.differences import DIFFERENCES, released_frames
 from magbench.runners.methods import METHODS, BudgetError, bind, find_method, parse_method
 from magbench.runners.policies.fifo import Fifo
 from magbench.runners.policies.full import Full
@@ -244,3 +244,10 @@ def test_a_budget_that_cannot_be_kept_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(type(METHODS["rigid"]), "load", lambda self: Rigid)
     with pytest.raises(ConfigError, match="'rigid' cannot be given a budget of 12 frames: its own is 4"):
         parse_method("rigid", budget=12)
+
+
+def test_which_releases_end_at_their_tables() -> None:
+    ends = {name for name in METHODS if released_frames(name) == 1024}
+    assert ends == {"fifo", "longlive", "deep-sink", "deep-forcing", "mag", "rolling-forcing"}
+    assert all(released_frames(name) is None for name in METHODS.keys() - ends)
+    assert released_frames("./mine.py:Mine") is None
