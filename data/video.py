@@ -218,13 +218,12 @@ def _rate(path: Path, tag: Fraction | None, packets: _Packets) -> tuple[float, l
         if not tag:
             raise VideoError(f"{path}: has neither a frame rate nor timestamps", "re-mux it with a frame rate")
         return float(tag), []
-    measured = len(steps) / span
-    if tag and abs(len(steps) / tag - span) <= 2 * packets.tick:
-        return float(tag), []
-    usual = statistics.median(steps)
-    if max(steps) - usual > max(usual / 2, 2 * packets.tick) or usual - min(steps) > max(usual / 2, 2 * packets.tick):
+    measured, usual = len(steps) / span, statistics.median(steps)
+    if max(max(steps) - usual, usual - min(steps)) > max(usual / 2, 2 * packets.tick):
         apart = f"{min(steps):.3g} to {max(steps):.3g} s apart"
         return measured, [f"the frame rate varies: frames are {apart}, {measured:.3g} per second; timestamps are used"]
+    if tag and abs(len(steps) / tag - span) <= 2 * packets.tick:
+        return float(tag), []
     if not tag:
         return measured, ["no frame rate in the file: taken from its timestamps"]
     if abs(measured / tag - 1) > RATE_TOLERANCE:

@@ -9,8 +9,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.message import Message
 from http.client import HTTPException, HTTPResponse
 from ipaddress import ip_address
 from pathlib import Path
@@ -194,13 +195,13 @@ def _length(url: str, response: HTTPResponse) -> int:
     return int(length)
 
 
-def _validator(headers: Mapping[str, str]) -> str:
+def _validator(headers: Message) -> str:
     """What names this version of the file: a strong ETag, else its date."""
     etag = headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
 
 
-def _continued(headers: Mapping[str, str]) -> tuple[int, int]:
+def _continued(headers: Message) -> tuple[int, int]:
     """First byte and size in all, from `Content-Range: bytes 100-299/300`."""
     span, _, total = headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
     first = span.partition("-")[0]

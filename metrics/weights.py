@@ -122,7 +122,11 @@ def state(name: str) -> tuple[State, int]:
     part = path.with_name(path.name + ".part")
     if not path.is_file():
         return ("partial", part.stat().st_size) if part.is_file() else ("missing", 0)
-    known, (size, mtime_ns) = _known(path), _stamp(path)
+    size, mtime_ns = _stamp(path)
+    try:
+        known = _known(path)
+    except MissingWeightsError:
+        return "unverified", size
     genuine = known and known.url == entry.url and known.sha256.startswith(entry.sha256 or "")
     same = known and (known.size, known.mtime_ns) == (size, mtime_ns)
     return ("verified" if genuine and same else "unverified"), size

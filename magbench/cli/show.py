@@ -140,6 +140,10 @@ def _say_suite(facts: dict[str, Any]) -> None:
     )
 
 
+_SAY: dict[Any, Callable[[dict[str, Any]], None]] = {_method: _say_method, _suite: _say_suite}
+"""What prints a description, where names and values below each other won't do."""
+
+
 def _known() -> dict[Callable[[str], dict[str, Any]], list[str]]:
     """Names, by what describes them. A model and a suite may share one."""
     from magbench.metrics import METRICS
@@ -176,7 +180,7 @@ def command(name: str, as_json: bool) -> int:
     for index, (describe, facts) in enumerate(found.items()):
         if index:
             console.say()
-        {_method: _say_method, _suite: _say_suite}.get(describe, console.facts)(facts)
+        _SAY.get(describe, console.facts)(facts)
     return 0
 
 

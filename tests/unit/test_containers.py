@@ -259,6 +259,13 @@ def test_a_varying_rate_keeps_its_times(tmp_path: Path, name: str, codec: str) -
     assert warnings == ["the frame rate varies: frames are 0.04 to 0.62 s apart, 6.96 per second; timestamps are used"]
 
 
+def test_a_varying_rate_is_told_though_its_mean_is_the_one_announced(tmp_path: Path) -> None:
+    times = [time + (45 if i % 6 == 3 else 0) for i, time in enumerate(STEADY)]
+    encode(tmp_path / "v.mkv", waves(24), "libx264", times=times)
+    assert read(tmp_path / "v.mkv")[0] == pytest.approx(np.array(times) / 1000, abs=0.001)
+    assert read(tmp_path / "v.mkv")[2][0].startswith("the frame rate varies: frames are 0.017 to 0.108 s apart, 16 per")
+
+
 def test_times_count_from_the_first_frame(tmp_path: Path) -> None:
     options = X264 | {"bf": "3", "x264-params": "b-adapt=0"}
     encode(tmp_path / "v.mp4", waves(24), "libx264", options=options, times=[5000 + time for time in STEADY])

@@ -204,6 +204,7 @@ def test_a_record_that_cannot_be_read_is_no_licence_to_trust(folder: Path, use: 
     use(None)
     get()
     (folder / "w.bin.json").write_text("{")
+    assert state("w")[0] == "unverified"
     with pytest.raises(MissingWeightsError, match=r"w\.bin\.json, the record of w\.bin, cannot be read"):
         find("w")
 
