@@ -233,7 +233,7 @@ def _agreement(
     unscored = tied = 0
     reason = "every choice is a tie"
     for choice, first, second in pairs:
-        values = [numbers[sample.key].get(endpoint, "the video was not scored") for sample in (first, second)]
+        values = [numbers[sample.key].get(endpoint, "not every video was scored with it") for sample in (first, second)]
         one, other = values
         if isinstance(one, str) or isinstance(other, str):
             unscored += 1
@@ -266,7 +266,9 @@ def _within(estimate: Estimate) -> Estimate:
 
 def _wider(cases: Estimate, annotators: Estimate) -> Estimate:
     """The mean over cases, with the wider interval; with too few annotators for one of theirs, that is said."""
-    note = cases.note or (f"annotators: {annotators.note}" if annotators.note else "")
+    note = cases.note or (
+        "the interval is over cases only: too few annotators, or all alike" if annotators.note else ""
+    )
     if cases.low is None or cases.high is None or annotators.low is None or annotators.high is None:
         return Estimate(cases.value, cases.n, cases.low, cases.high, cases.descriptive, note)
     apart = cases.value - annotators.value

@@ -49,8 +49,8 @@ class Study:
 def draw(samples: Sequence[SampleRecord], options: StudyOptions) -> Study:
     """Choose the pairs.
 
-    Each step takes, of the pairs not yet taken, one of those whose two methods met least often, then whose case was
-    shown least often, then whose methods were shown least often; chance decides between equals. Of two meetings of the
+    Each step takes, of the pairs not yet taken, one of those whose case was shown least often, then whose two methods
+    met least often, then whose methods were shown least often; chance decides between equals. Of two meetings of the
     same methods each is on the left once.
 
     Args:
@@ -69,7 +69,9 @@ def draw(samples: Sequence[SampleRecord], options: StudyOptions) -> Study:
     for sample in usable:
         if (not options.method or sample.method.label in options.method) and options.track in (None, sample.case.track):
             groups[sample.case.track, sample.case.id, sample.seed].append(sample)
-    open_pairs = [pair for _, found in sorted(groups.items()) for pair in combinations(found, 2)]
+    open_pairs = [
+        pair for _, found in sorted(groups.items()) for pair in combinations(sorted(found, key=lambda s: s.key), 2)
+    ]
     if not open_pairs:
         raise ConfigError("no two methods have a video of the same case", "a study needs a run of two methods or more")
     dice = random.Random(f"magbench study {options.seed}")
@@ -79,7 +81,7 @@ def draw(samples: Sequence[SampleRecord], options: StudyOptions) -> Study:
     while open_pairs and len(chosen) < options.pairs:
         pair = min(
             open_pairs,
-            key=lambda p: (met[_methods(p)], cases[p[0].case.id], sum(shown[s.method.label] for s in p)),
+            key=lambda p: (cases[p[0].case.id], met[_methods(p)], sum(shown[s.method.label] for s in p)),
         )
         open_pairs.remove(pair)
         left, right = pair if dice.random() < 0.5 else pair[::-1]
