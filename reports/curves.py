@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ class Curve:
             numbers = np.array([np.nan if value is None else value for value in values])
             return _optional(np.array([numbers[i : i + size].mean() for i in range(0, len(numbers), size)]))
 
-        fields = {name: means(getattr(self, name)) for name in ("times", "mean", "low", "high")}
+        fields: dict[str, Any] = {name: means(getattr(self, name)) for name in ("times", "mean", "low", "high")}
         return replace(self, **fields) if size > 1 else self
 
 
