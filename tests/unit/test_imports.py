@@ -16,7 +16,7 @@ LEVELS: dict[str, set[str]] = {
     "magbench.registry": {"magbench.errors"},
     "magbench.names": set(),
     "magbench.cache": set(),
-    "magbench.download": {"magbench.errors"},
+    "magbench.download": {"magbench.errors", "magbench.__version__"},
     "magbench.schedule": {"magbench.errors", "magbench.records"},
     "magbench.store": {"magbench.errors", "magbench.names", "magbench.records"},
     "magbench.horizon": set(),
