@@ -22,9 +22,16 @@ AT_AN_HOUR = ("static-12", "moving-06")
 METRICS = (
     "appearance_drift@default",
     "subject_consistency@default",
+    "background_consistency@default",
+    "aesthetic@default",
+    "text_alignment@default",
     "ssim_consecutive@default",
     "lpips_consecutive@default",
+    "temporal_flickering@default",
     "motion@default",
+    "loops@default",
+    "cuts@default",
+    "sink_returns@default",
     "efficiency@default",
 )
 PRIMARY = (

@@ -228,6 +228,7 @@ ANNOUNCED: dict[str, ModelInfo] = {
         package="magbench.runners.wan",
         weights=(),
         fps=16,
+        size=(832, 480),
         dtype="bfloat16",
         stride=4,
     )
