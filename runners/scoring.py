@@ -25,6 +25,8 @@ from magbench.store import RunStore
 
 SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".y4m")
 """Files of a folder that count as videos; a file named by itself always does."""
+OPT_IN = ("@vbench-0.1.5", "@vbench-long")
+"""Profiles for comparison with published tables, which may cost hours."""
 VIEWS = ("static", "shuffled")
 RESERVED = frozenset({"real", *VIEWS})
 """Labels of reference rows, which no file may take."""
@@ -126,7 +128,7 @@ def _prepare_run(root: Path, options: ScoreOptions, metrics: tuple[str, ...], wo
 
 
 def metric_names(name: str) -> tuple[str, ...]:
-    """`motion@default`, or all profiles of `motion`.
+    """`motion@default`, or all profiles of `motion`; those of `OPT_IN` only where there are no others.
 
     Raises:
         ConfigError: no such metric; the hint names the closest one.
@@ -135,7 +137,7 @@ def metric_names(name: str) -> tuple[str, ...]:
     found = tuple(k for k in known if name in (k, k.partition("@")[0]))
     if not found:
         raise ConfigError(f"unknown metric {name!r}", did_you_mean(name, known))
-    return found
+    return tuple(k for k in found if not k.endswith(OPT_IN)) or found
 
 
 def find_videos(paths: Sequence[Path]) -> list[Path]:
