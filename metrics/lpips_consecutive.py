@@ -72,6 +72,7 @@ class LPIPSConsecutiveNative(LPIPSConsecutive):
 class LPIPSConsecutiveBF16(LPIPSConsecutive):
     """`lpips_consecutive` with AlexNet in bfloat16; normalised features and distances are float32."""
 
+    title = "Perceptual distance of frames 1/8 s apart; AlexNet in bfloat16"
     profile, needs = "bf16", bf16(LPIPSConsecutive.needs)
 
 

@@ -105,6 +105,7 @@ class SubjectConsistency(Metric):
 class SubjectConsistencyBF16(SubjectConsistency):
     """`subject_consistency` with DINO in bfloat16; similarities are of float64, as there."""
 
+    title = "Similarity of the subject's features over time (DINO in bfloat16)"
     profile, needs = "bf16", bf16(SubjectConsistency.needs)
 
 

@@ -27,6 +27,8 @@ from magbench.runners.execute import Emit, Event, blame, score_sample, write_pre
 from magbench.runners.pool import Death, Pool, WorkerSpec
 from magbench.store import RunStore
 
+OPT_IN = ("@bf16", "@vbench-0.1.5", "@vbench-long")
+"""Profiles for who asks for them by name: other numbers than the default, or hours of work."""
 VIEWS = ("static", "shuffled")
 FILE, ROW = "file", "row"
 """Policies of videos that were only scored: a file that is a method and a case by itself, and a row of a manifest."""
@@ -218,16 +220,16 @@ def _prepare_run(root: Path, options: ScoreOptions, metrics: tuple[str, ...], wo
 
 
 def metric_names(name: str) -> tuple[str, ...]:
-    """`motion@default`, or all profiles of `motion` but `bf16`, which is for who asks for it.
+    """`motion@default`, or all profiles of `motion`; those of `OPT_IN` only where there are no others.
 
     Raises:
         ConfigError: no such metric; the hint names the closest one.
     """
     known = tuple(METRICS)
-    found = tuple(k for k in known if name == k or (name == k.partition("@")[0] and not k.endswith("@bf16")))
+    found = tuple(k for k in known if name in (k, k.partition("@")[0]))
     if not found:
         raise ConfigError(f"unknown metric {name!r}", did_you_mean(name, known))
-    return found
+    return tuple(k for k in found if not k.endswith(OPT_IN)) or found
 
 
 def find_videos(paths: Sequence[Path]) -> list[Path]:

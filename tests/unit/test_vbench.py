@@ -24,6 +24,7 @@ from magbench.metrics.vbench import (
 from magbench.metrics.vbench_frames import clip_starts, kept_every, middle
 from magbench.metrics.vbench_long import BackgroundConsistencyLong, SubjectConsistencyLong
 from magbench.records import MetricRecord, Reduction
+from magbench.runners.scoring import metric_names
 from tests.unit.clips import numbers, pan, reason, run, sample
 
 
@@ -194,5 +195,8 @@ def test_a_scene_that_alternates_is_seen_from_clip_to_clip_only() -> None:
 
 def test_no_parity_profile_is_scored_unasked() -> None:
     """They cost hours and are for comparison with published tables."""
+    assert metric_names("background_consistency") == ("background_consistency@default",)
+    assert metric_names("dynamic_degree") == ("dynamic_degree@vbench-0.1.5",)
+    assert metric_names("aesthetic@vbench-0.1.5") == ("aesthetic@vbench-0.1.5",)
     assert not [name for name in default_metrics(sample(model="mini")) if "vbench" in name]
     assert "subject_consistency@vbench-long" in METRICS
