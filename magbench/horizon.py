@@ -6,9 +6,9 @@ before its end. Freezing is an event of its own, by the same rule on the share o
 frozen video no longer drifts, and must not count as one that holds.
 
 A threshold belongs to a metric and profile, and is fixed before methods are looked at, from windows of real or ground
-truth videos (docs/horizon_thresholds.py measures them). One taken from each clip's own opening calls a third of all
-stationary series lost within a minute. And the series must not follow the camera, or be the difference to the truth on
-the same path, written `- real`.
+truth videos (docs/horizon_thresholds.py measures them). One taken from each clip's own opening calls a quarter to a
+half of stationary series with a memory of 2 to 5 s lost within a minute. And the series must not follow the camera, or
+be the difference to the truth on the same path, written `- real`.
 """
 
 import re

@@ -7,6 +7,7 @@ import re
 import pytest
 from rich.console import Console
 
+from magbench.records import Reduction
 from magbench.reports import csvs, grids, tables
 from magbench.reports.aggregate import build_report
 from magbench.reports.grids import Grid, Item
@@ -93,6 +94,26 @@ def test_too_few_cases_is_said():
     assert any("too few cases to test" in line for line in grids.headline(track).legend)
     assert any("descriptive only" in line for line in grids.headline(track).legend)
     assert any("too few cases to test (8, fewer than 10)" in note for note in grids.differences(track).notes)
+
+
+def test_drift_functionals_stand_beside_their_nulls():
+    """Where a functional is shown, so are `real` and `static`, and what the reader must know of it."""
+    entries = []
+    for sample, metrics, trace in make_entries(2):
+        drift = Reduction(name="start_end@15%", state="value", value=0.1)
+        metrics = [m.model_copy(update={"reductions": (*m.reductions, drift)}) if m.reductions else m for m in metrics]
+        entries.append((sample, metrics, trace))
+    track = build_report(run_record(), entries).tracks[0]
+    grid = grids.levels(track)
+    assert {("real",), ("static",)} <= set(grid.header)
+    assert grid.legend[-1] == grids.NULLS
+    row = next(
+        line for group in grid.groups for line in group if line[0].text.startswith("appearance_drift@default/start")
+    )
+    assert [item.text for item, head in zip(row, grid.header, strict=True) if head in (("real",), ("static",))] == [
+        "0.100"
+    ] * 2
+    assert grids.NULLS not in grids.levels(build_report(run_record(), make_entries(2)).tracks[0]).legend
 
 
 def test_terminal_leaves_out_columns_by_name_never_silently(report):
