@@ -153,7 +153,7 @@ class _Run:
     def _update(self, clip: Clip) -> None:
         self.metric.update(clip)
         if self.guard:
-            self.guard.saw(len(clip))
+            self.guard.saw(clip.times)
 
     def _finish(self) -> Scores | NotApplicable:
         if self.guard:

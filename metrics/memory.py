@@ -2,7 +2,8 @@
 
 import gc
 import sys
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from logging import Logger
 from types import FunctionType, ModuleType
 from typing import Any
@@ -44,17 +45,23 @@ class MemoryGuard:
 
     def __init__(self, metric: Metric, info: Info) -> None:
         self._metric = metric
-        self._kept = PIXEL_BYTES * info.width * info.height * (int(info.fps * GAP) + 3)
-        self._frames = 0
+        self._pixels = info.width * info.height
+        self._frames = self._waiting = 0
+        self._recent: deque[float] = deque()
         self._next = FIRST_LOOK
 
-    def saw(self, frames: int) -> None:
-        """Count frames that the metric was shown, and weigh it from time to time.
+    def saw(self, times: Sequence[float]) -> None:
+        """Count frames, given by their ascending times, that the metric was shown, and weigh it from time to time.
 
         Raises:
             MagbenchError: it holds more than its class allows.
         """
-        self._frames += frames
+        self._frames += len(times)
+        for time in times:
+            self._recent.append(time)
+            while self._recent[0] < time - GAP:
+                self._recent.popleft()
+            self._waiting = max(self._waiting, len(self._recent))
         if self._frames >= self._next:
             self.weigh()
             self._next = self._frames * 3 // 2
@@ -73,13 +80,10 @@ class MemoryGuard:
     @property
     def limit(self) -> int:
         """Bytes that the metric may hold after the frames it was shown."""
-        match self._metric.memory:
-            case "constant":
-                return ALLOWANCE + self._kept + SERIES_BYTES * self._frames
-            case "frame":
-                return ALLOWANCE + self._kept + FRAME_BYTES * self._frames
-            case "pairs":
-                return self._metric.memory_cap
+        if self._metric.memory == "pairs":
+            return self._metric.memory_cap
+        each = SERIES_BYTES if self._metric.memory == "constant" else FRAME_BYTES
+        return ALLOWANCE + PIXEL_BYTES * self._pixels * (self._waiting + 2) + each * self._frames
 
 
 def _megabytes(count: int) -> str:

@@ -184,21 +184,22 @@ def test_pairs_have_a_cap_of_their_own() -> None:
     metric.start(info)
     guard = MemoryGuard(metric, info)
     metric.held = [bytes(9 * MB)]
-    guard.saw(10**9)
+    guard.saw([i / 8 for i in range(1000)])
     metric.held.append(bytes(MB))
-    with pytest.raises(MagbenchError, match="it holds 10 MB after 1000000000 frames, and memory class 'pairs'"):
+    with pytest.raises(MagbenchError, match="it holds 10 MB after 1000 frames, and memory class 'pairs'"):
         guard.weigh()
 
 
 def test_limits_grow_with_frames_shown_and_not_with_those_announced() -> None:
     info = Info(sample(), 16.0, 10**6, 832, 480)
-    kept = PIXEL_BYTES * 832 * 480 * 5
     for metric, each in ((HoldsNumbers(), SERIES_BYTES), (HoldsFeatures(), FRAME_BYTES)):
         metric.start(info)
         guard = MemoryGuard(metric, info)
-        assert guard.limit == ALLOWANCE + kept
-        guard.saw(1000)
-        assert guard.limit == ALLOWANCE + kept + 1000 * each
+        guard.saw([i / 16 for i in range(1000)])
+        assert guard.limit == ALLOWANCE + PIXEL_BYTES * 832 * 480 * 5 + 1000 * each
+        guard.saw([1000 / 16 + i / 128 for i in range(60)])
+        burst = 17 + 2  # frames in an eighth of a second at 128 fps, both ends counted; the clip has 16
+        assert guard.limit == ALLOWANCE + PIXEL_BYTES * 832 * 480 * burst + 1060 * each
 
 
 def test_a_metric_is_weighed_often_and_all_looks_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +211,7 @@ def test_a_metric_is_weighed_often_and_all_looks_cost_little(monkeypatch: pytest
     seen = 0
     for _ in range(57_600 // 7):
         seen += 7
-        guard.saw(7)
+        guard.saw([(seen - 7 + i) / 16 for i in range(7)])
     assert looks[0] <= 40
     assert all(after <= 1.5 * before + 7 for before, after in pairwise(looks))
     assert sum(looks) < 3.1 * 57_600
