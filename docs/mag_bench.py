@@ -1,9 +1,9 @@
 """The example of docs/mag_bench.md: ten clips of the mini world to start from, and the table of the finished run.
 
-    python docs/mag_bench.py clips footage
-    magbench data build-mag footage -o clips --model mini
-    magbench run --clips clips --method memrope --method mag ... --out runs/clips
-    python docs/mag_bench.py table runs/clips
+python docs/mag_bench.py clips footage
+magbench data build-mag footage -o clips --model mini
+magbench run --clips clips --method memrope --method mag ... --out runs/clips
+python docs/mag_bench.py table runs/clips
 """
 
 import argparse
@@ -87,7 +87,9 @@ def main() -> None:
         return
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(START)
-    PAGE.write_text(f"{before}{START}\n\n{table(magbench.load(given.run))}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    PAGE.write_text(
+        f"{before}{START}\n\n{table(magbench.load(given.run))}\n{END}{rest.split(END)[1]}", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
