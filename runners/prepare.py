@@ -135,6 +135,10 @@ def command(options: RunOptions) -> str:
 
 
 def _suite(options: RunOptions) -> Suite:
+    for name in ("clips_root", "caption", "faulty_clips"):
+        if name in options.model_fields_set:
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag} is about clips, and there are none", "give them with --clips")
     suite = load_suite(options.suite)
     if options.prompts is not None:
         if "mag-bench" in options.track:

@@ -172,6 +172,13 @@ def test_options_that_do_not_go_with_clips(clips: Path, other: tuple[str, str], 
     assert other[0] in done.err
 
 
+@pytest.mark.parametrize("words", [("--caption", "none"), ("--clips-root", "."), ("--faulty-clips", "leave-out")])
+def test_options_that_need_clips(words: tuple[str, str], invoke: Invoke) -> None:
+    done = invoke("run", "--method", "fifo", "--dry-run", *words)
+    assert done.code == 2
+    assert f"{words[0]} is about clips" in done.err
+
+
 def test_the_run_says_how_it_was_made(clips: Path, finished: Path) -> None:
     record = json.loads((finished / "run.json").read_text())
     assert record["suite"] == "mag-bench-clips"
