@@ -223,7 +223,7 @@ class ValidateOptions(Options):
     claims: Path | None = Field(
         None, description="YAML file of damages and claims instead of magbench's own, data/validation.yaml."
     )
-    quick: bool = Field(False, description="A sixth of the work: fewer clips, one onset.")
+    quick: bool = Field(False, description="Less than half of the work: fewer clips, one onset.")
     human: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = Field(
         (), description="CSV of people's choices between videos of RUN: measure agreement instead. Repeatable."
     )

@@ -262,6 +262,16 @@ def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, or take an existing one.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    with _telling(f"cannot make the folder '{path}'"):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def read_record(path: Path, model: type[AnyRecord]) -> AnyRecord | None:
     """A record outside a run folder; None where there is none that can be read back."""
     return _read(path, model)

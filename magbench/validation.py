@@ -236,32 +236,30 @@ def _finding(
     damaged: Sequence[Measured],
     levels: Sequence[Level],
 ) -> Finding:
-    """The reasons why there may be no number come first."""
-    head = {"endpoint": endpoint, "damage": damage, "claim": claim}
+    found = Finding(endpoint=endpoint, damage=damage, claim=claim, verdict="not measured")
     undamaged = {one.clip: one.values[endpoint][0] for one in clean if endpoint in one.values}
     spread_over = np.array([value for value in undamaged.values() if value is not None])
     rows = [_row(undamaged.get(one.clip), one.values[endpoint]) for one in damaged]
     rows = [row for row in rows if np.isfinite(row[0]) and np.isfinite(row).sum() > MIN_LEVELS]
     if len(rows) < (len(damaged) + 1) // 2:
         reasons = [one.reasons[endpoint] for one in (*clean, *damaged) if endpoint in one.reasons]
-        return Finding(**head, verdict="not measured", reason=reasons[0] if reasons else "too few numbers")
+        return found.model_copy(update={"reason": reasons[0] if reasons else "too few numbers"})
     strengths = (0.0, *damaged[0].strengths)
     rho = float(np.median([spearman(strengths, row) for row in rows]))
     moved = max(float(np.median(column)) for i in range(1, len(strengths)) if len(column := _moved(rows, i)))
     spread = float(spread_over.std(ddof=1)) if len(spread_over) > 1 else None
-    change = moved / spread if spread else None
     first = next((index for index, level in enumerate(levels, 1) if level.visible), None)
     auc = None
-    if first is not None and len(at := np.array([row[first] for row in rows if np.isfinite(row[first])])):
+    if first is not None:
+        at = np.array([row[first] for row in rows if np.isfinite(row[first])])
         side = -1 if (claim == "falls" or (claim != "rises" and rho < 0)) else 1
         auc = area(side * at, side * spread_over)
-    numbers = {"rho": rho, "change": change, "auc": auc, "series": len(rows)}
-    if claim == "none":
-        return Finding(**head, verdict="no claim", **numbers)
+    numbers = {"rho": rho, "change": moved / spread if spread else None, "auc": auc, "series": len(rows)}
     if claim == "blind" and spread is None:
-        return Finding(**head, verdict="not measured", reason="one clean clip has no spread: give two", **numbers)
-    holds = {"rises": rho >= SEEN, "falls": rho <= -SEEN, "blind": moved == 0 or moved < (spread or 0.0)}[claim]
-    return Finding(**head, verdict="holds" if holds else "fails", **numbers)
+        return found.model_copy(update={**numbers, "reason": "one clean clip has no spread: give two"})
+    holds = {"rises": rho >= SEEN, "falls": rho <= -SEEN, "blind": moved == 0 or moved < (spread or 0.0)}
+    verdict = "no claim" if claim == "none" else "holds" if holds[claim] else "fails"
+    return found.model_copy(update={**numbers, "verdict": verdict})
 
 
 def _row(clean: float | None, values: Sequence[float | None]) -> np.ndarray:
@@ -270,7 +268,8 @@ def _row(clean: float | None, values: Sequence[float | None]) -> np.ndarray:
 
 def _moved(rows: Sequence[np.ndarray], index: int) -> np.ndarray:
     moved = np.array([abs(row[index] - row[0]) for row in rows])
-    return moved[np.isfinite(moved)]
+    known: np.ndarray = moved[np.isfinite(moved)]
+    return known
 
 
 def spearman(strengths: Sequence[float], values: Sequence[float] | np.ndarray) -> float:

@@ -34,18 +34,19 @@ _RANGES = ((0.0, 100.0), (-110.0, 110.0), (-110.0, 110.0))
 
 
 class AppearanceDrift(Metric):
-    """Distance of each 2 s window to the first 2 s: the mean of five components, and a sixth beside them.
+    """Distance of each 2 s window to the first 2 s, of five components, and a sixth beside them.
 
     * `colour`: sum over L*, a*, b* of the earth mover's distance of their histograms, Delta E
     * `tails`: change of the shares of pixels with L* < 5 and with L* > 95
     * `contrast`, `saturation`: change of the standard deviation of L*, and of the mean chroma
     * `sharpness`: absolute log ratio of the mean gradient of luma, at full size
-    * `layout`, not in the mean: mean Delta E of the cells of a 4x4 grid. It tells where the picture changed, but what
-      moves changes it more than what decays does.
+    * `layout`, not in the distance: mean Delta E of the cells of a 4x4 grid. It tells where the picture changed, but
+      what moves changes it more than what decays does.
 
     Histograms as such compare badly: a shift by one bin looks like another picture in a plain grey scene, and like
-    nothing in a colourful one; earth mover's distance is in units of colour instead. The window's distance is the mean
-    of the five, each in units of `SCALES`. `drift` is its mean over the last 15 % of the series, and so are the
+    nothing in a colourful one; earth mover's distance is in units of colour instead. The window's distance is the
+    root mean square of the five, each in units of `SCALES`: what decays in one way stands out more than what changes a
+    little in all, as moving pictures do. `drift` is its mean over the last 15 % of the series, and so are the
     components. The first seconds are at distance 0 from themselves, so this is the whole way from start to end.
 
     Also sees what the prompt asks to change, and whatever the camera finds. Compare methods on the same case, and read
@@ -104,7 +105,7 @@ class AppearanceDrift(Metric):
         if not self._distances:
             return NotApplicable(f"shorter than {1.5 * WINDOW:g} s: no window to compare with the first {WINDOW:g} s")
         series = {name: [distance[name] for distance in self._distances] for name in COMPONENTS}
-        total = [float(np.mean([d[name] / scale for name, scale in SCALES.items()])) for d in self._distances]
+        total = [float(np.sqrt(np.mean([(d[c] / scale) ** 2 for c, scale in SCALES.items()]))) for d in self._distances]
         tail = np.array(self._times) >= self._times[-1] - 0.15 * (self._times[-1] - self._times[0])
         return Scores(
             {

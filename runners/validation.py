@@ -24,7 +24,7 @@ from magbench.records import CaseRecord, MethodRecord, MetricRecord, SampleRecor
 from magbench.runners.execute import Emit, Event
 from magbench.runners.pool import Death, Pool, WorkerSpec
 from magbench.runners.scoring import find_videos, metric_names
-from magbench.store import read_record, write_json
+from magbench.store import make_folder, read_record, write_json
 from magbench.validation import CLEAN, Measured, ValidationRecord, ValidationSpec, conclude, load_spec
 
 FIRST_SEED = 7_000_000
@@ -34,7 +34,7 @@ SIDE = 240
 GIVEN_BORDERS = (9, 12, 4)
 """Pixel frames of the first chunk, of each further one and of a latent frame, where seams of given clips are planted:
 Wan's."""
-QUICK = {"clean": 4, "damaged": 2, "onsets": (0.25,)}
+QUICK = {"clean": 4, "damaged": 1, "onsets": (0.25,)}
 TAIL = 0.15
 """Share of the clip, at its end, in which a damage is measured."""
 
@@ -186,6 +186,7 @@ def run_validation(prepared: PreparedValidation, observe: Callable[[Event], None
         VideoError: a clip can't be read to its end.
     """
     setup = prepared.setup
+    make_folder(setup.root / "clips")
     todo = []
     for task in prepared.tasks:
         if lacking(setup.spec, task, read_record(_file(setup.root, task), Measured)):
@@ -237,7 +238,6 @@ class Worker:
         known = read_record(path, Measured)
         endpoints = lacking(spec, task, known)
         kept = known if known and known.identity == identity(spec, task) else None
-        self.folder.mkdir(parents=True, exist_ok=True)
         clean, levels = self._clean(task.source), strengths(spec, task)
         values: dict[str, list[float | None]] = {endpoint: [] for endpoint in endpoints}
         reasons = {e: reason for e, reason in kept.reasons.items() if e not in endpoints} if kept else {}

@@ -67,6 +67,7 @@ def _human(paths: tuple[Path, ...], options: ValidateOptions) -> int:
     from magbench.api import load
     from magbench.reports.agreement import agreement_csv, grids
     from magbench.reports.tables import footnotes, markdown, terminal
+    from magbench.store import make_folder
 
     if len(paths) != 1:
         raise ConfigError("--human needs the run whose videos people compared", "magbench validate RUN --human CSV")
@@ -79,7 +80,7 @@ def _human(paths: tuple[Path, ...], options: ValidateOptions) -> int:
         for line in footnotes(grid):
             console.say(line)
     if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
+        make_folder(options.out)
         console.write(options.out / "agreement.md", "\n".join(map(markdown, made)))
         console.write(options.out / "agreement.csv", agreement_csv(found))
         console.say(f"table: {options.out / 'agreement.md'}")

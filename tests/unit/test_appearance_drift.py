@@ -91,7 +91,7 @@ def test_components_are_what_they_are_called() -> None:
     tails = [np.array([(x[..., 0] < 5).mean(), (x[..., 0] > 95).mean()]) for x in (a, b)]
     assert found["tails"] == pytest.approx(np.abs(tails[0] - tails[1]).sum(), abs=1e-6)
     parts = [found[name] / scale for name, scale in SCALES.items()]
-    assert found["drift"] == pytest.approx(np.mean(parts))
+    assert found["drift"] == pytest.approx(np.linalg.norm(parts) / np.sqrt(5))
 
 
 def test_the_frame_rate_does_not_matter() -> None:

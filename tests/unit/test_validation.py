@@ -173,8 +173,16 @@ def test_given_clips_are_damaged_scored_and_remembered(tmp_path: Path, monkeypat
     assert "the judge reads 64x64" in told
     assert "identity: only a rendered clip has another subject" in told
     assert not list((tmp_path / "out/clips").glob(".*"))
-    monkeypatch.setattr(Worker, "__call__", lambda *_: pytest.fail("nothing is left to do"))
+    lost = next((tmp_path / "out/measured").glob("clip-0*.colour.*"))
+    lost.unlink()
+    did: list[str] = []
+    carry_out = Worker.__call__
+    monkeypatch.setattr(
+        Worker, "__call__", lambda self, task, emit: did.append(task.key) or carry_out(self, task, emit)
+    )
     assert call()[0] == 3
+    assert did == [lost.stem]
+    assert ValidationRecord.model_validate_json((tmp_path / "out/validation.json").read_text()) == record
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
