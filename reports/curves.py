@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,14 +46,16 @@ class Curve:
 
     def binned(self, size: int) -> "Curve":
         """The curve with the mean of each `size` points in their place."""
+        if size < 2:
+            return self
 
-        def means(values: Sequence[float | None]) -> tuple[float | None, ...]:
+        def means(values: Sequence[float | None]) -> Floats:
             """A bin is empty where any of its values is."""
             numbers = np.array([np.nan if value is None else value for value in values])
-            return _optional(np.array([numbers[i : i + size].mean() for i in range(0, len(numbers), size)]))
+            return np.array([numbers[i : i + size].mean() for i in range(0, len(numbers), size)])
 
-        fields: dict[str, Any] = {name: means(getattr(self, name)) for name in ("times", "mean", "low", "high")}
-        return replace(self, **fields) if size > 1 else self
+        times, mean = tuple(means(self.times).tolist()), tuple(means(self.mean).tolist())
+        return replace(self, times=times, mean=mean, low=_optional(means(self.low)), high=_optional(means(self.high)))
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,7 @@ def _take_up(rollout: Rollout, reel: Reel, switches: Mapping[int, PromptSwitch])
     text, tensors = reel.saved or ("", {})
     try:
         rollout.restore(unpack(text, tensors, kinds_of(rollout.attention.caches)), switches)
+        reel.saved = None
     except BaseException:
         reel.clear()
         raise

@@ -25,7 +25,7 @@ from magbench.runners.rollout import Step
 from magbench.store import RunStore
 
 PART_FRAMES = 192
-"""Latent frames between two parts: 12 s of Wan's, 24 s of mini's."""
+"""Latent frames between two parts: 24 s of mini's, 48 s of Wan's."""
 STATE = "state.safetensors"
 _PART = re.compile(r"part-\d{5}-[0-9a-f]{32}\.safetensors")
 

@@ -51,8 +51,9 @@ def pack(value: Any, kinds: Kinds) -> tuple[str, dict[str, Tensor]]:
             return {type(item).__name__: [put(each) for each in item]}
         if type(item) is dict:
             return {"dict": [[put(key), put(each)] for key, each in item.items()]}
-        if is_dataclass(item) and kinds.get(type(item).__name__) is type(item):
-            values = {field.name: put(getattr(item, field.name)) for field in fields(item) if field.init}
+        kind: Any = kinds.get(type(item).__name__)
+        if kind is type(item):
+            values = {field.name: put(getattr(item, field.name)) for field in fields(kind) if field.init}
             return {"dataclass": type(item).__name__, "fields": values}
         raise NotResumableError(f"it holds a {type(item).__name__}")
 

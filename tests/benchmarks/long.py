@@ -63,14 +63,15 @@ def tree(pid: int) -> Iterator[int]:
 
 
 def resident(pids: Iterator[int]) -> float:
-    """MiB in memory, shared pages counted once for each process."""
-    pages = 0
+    """MiB in memory; a page that processes share counts once, in shares."""
+    found = 0
     for pid in pids:
         try:
-            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         except OSError:
             continue
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        found += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return found / 1024
 
 
 def stage(run: Path) -> str:

@@ -35,7 +35,7 @@ def landmarks_seen(world: World, frames: range) -> set[int]:
     return {view.landmark.x for t in frames for view in world.visible(t)}
 
 
-@pytest.mark.parametrize("name", ["mini", "mini-card", "mini-minute", "interactive"])
+@pytest.mark.parametrize("name", ["mini", "mini-card", "mini-minute", "long", "interactive"])
 def test_the_suite_files_hold_what_the_code_makes(name: str) -> None:
     assert load_suite(name) == Suite.model_validate(suites()[name])
 
