@@ -87,9 +87,8 @@ def main() -> None:
         return
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(START)
-    PAGE.write_text(
-        f"{before}{START}\n\n{table(magbench.load(given.run))}\n{END}{rest.split(END)[1]}", encoding="utf-8"
-    )
+    found = table(magbench.load(given.run))
+    PAGE.write_text(f"{before}{START}\n\n{found}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":
