@@ -29,12 +29,11 @@ from pathlib import Path
 from typing import Literal
 
 from magbench.data.manifest import MAX_PROMPT, REFERENCES, ManifestRow, read_text
+from magbench.data.video import SUFFIXES
 from magbench.errors import ConfigError
 
 Layout = Literal["vbench", "memrope", "self-forcing", "mag"]
 
-SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".y4m")
-"""Files of a folder that count as videos."""
 CHUNK_BORDERS, LATENT_BORDERS = "9+12", "1+4"
 CUT = 100
 """Characters of a prompt that a file name holds at most."""

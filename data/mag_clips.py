@@ -14,7 +14,7 @@ from typing import Any
 
 from magbench.data.footage import Footage
 from magbench.data.mag_frames import FrameRule
-from magbench.data.video import Frame, open_video, sha256_file
+from magbench.data.video import SUFFIXES, Frame, open_video, sha256_file
 from magbench.errors import ConfigError, VideoError
 from magbench.registry import did_you_mean
 
@@ -22,8 +22,6 @@ VIDEO, CAPTION, DURATION = "video_path", "raw_caption", "duration(sec)"
 """The release's columns."""
 CATEGORY, SHA256 = "category", "sha256"
 """Further columns that are read where they exist."""
-SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".y4m")
-"""Files of a folder that count as videos."""
 HUB = (
     "MAG-Bench itself (CC BY-NC-SA 4.0) is on the Hugging Face hub: `huggingface-cli download xilluill/MAG --local-dir "
     "MAG`, then give the path of the CSV file in it; clips of your own: magbench data build-mag"

@@ -28,6 +28,8 @@ from magbench.records import Transform, VideoRef
 Frame = NDArray[np.uint8]
 """uint8 [height, width, 3], RGB."""
 
+SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".y4m")
+"""Files of a folder that count as videos."""
 SHUFFLE_SECONDS = 4.0
 """Length of the blocks inside which `shuffled` permutes frames."""
 RATE_TOLERANCE = 0.02

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from magbench import __version__, horizon, provenance
-from magbench.data.layouts import SUFFIXES, Understood, understand
+from magbench.data.layouts import Understood, understand
 from magbench.data.manifest import REFERENCES, ManifestRow, borders, read_manifest
-from magbench.data.video import sha256_file, video_ref
+from magbench.data.video import SUFFIXES, sha256_file, video_ref
 from magbench.errors import ConfigError, StoreError, VideoError
 from magbench.jobs import reference_method
 from magbench.metrics import METRICS
