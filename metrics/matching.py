@@ -73,7 +73,7 @@ def vectors(layers: Layers, size: tuple[int, int] | None) -> Tensor:
         else:
             cells = cell_weights(rows, size[0])[:, None] * cell_weights(columns, size[1])
         scale = (cells[..., None].to(channels) * channels).sqrt()
-        part = found[:, start : start + features[0].numel()].unflatten(1, scale.shape)
+        part = found[:, start : start + features[0].numel()].view(len(first), *scale.shape)
         torch.mul(features.permute(0, 2, 3, 1), scale, out=part)
         start += features[0].numel()
     return found
@@ -138,12 +138,12 @@ def _joined(parts: Iterable[Tensor], rows: int) -> Tensor:
 
 def _squares(rows: Tensor) -> Tensor:
     """float64 [N]: squared length of each row."""
-    return sum((torch.linalg.vector_norm(part, dim=1).double().square() for part in rows.split(CHUNK, 1)), _ZERO)
+    return sum((torch.linalg.vector_norm(part, dim=1).double().square() for part in torch.split(rows, CHUNK, 1)), _ZERO)
 
 
 def _products(first: Tensor, second: Tensor) -> Tensor:
     """float64 [N, M]: each row of one times each row of the other."""
-    parts = zip(first.split(CHUNK, 1), second.split(CHUNK, 1), strict=True)
+    parts = zip(torch.split(first, CHUNK, 1), torch.split(second, CHUNK, 1), strict=True)
     return sum(((one @ other.T).double() for one, other in parts), _ZERO)
 
 
