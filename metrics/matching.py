@@ -73,7 +73,7 @@ def vectors(layers: Layers, size: tuple[int, int] | None) -> Tensor:
         else:
             cells = cell_weights(rows, size[0])[:, None] * cell_weights(columns, size[1])
         scale = (cells[..., None].to(channels) * channels).sqrt()
-        part = found[:, start : start + features[0].numel()].view(len(found), *scale.shape)
+        part = found[:, start : start + features[0].numel()].view(len(first), *scale.shape)
         torch.mul(features.permute(0, 2, 3, 1), scale, out=part)
         start += features[0].numel()
     return found

@@ -118,9 +118,7 @@ class SelfRetention(Metric):
                 return NotApplicable("a declared visit is shorter than a frame")
             return found
         if not_mini(info):
-            return NotApplicable(
-                "it is not known when the camera comes back to a place", "declare the times as `visits` of the case"
-            )
+            return NotApplicable("it is not known when the camera comes back: the case declares no visits")
         scenes = scenes_of(case)
         if isinstance(scenes, NotApplicable):
             return scenes
