@@ -79,5 +79,11 @@ class TinyInfo(ModelInfo):
 
 
 TINY = TinyInfo(
-    name="tiny", title="random weights", loader="tests.tiny_model:load_tiny", package="tests", weights=(), fps=8
+    name="tiny",
+    title="random weights",
+    loader="tests.tiny_model:load_tiny",
+    package="tests",
+    weights=(),
+    fps=8,
+    size=(64, 64),
 )
