@@ -19,7 +19,6 @@ configurations generate three latent frames at a time. Hence their borders.
 
 import csv
 import io
-import math
 import os
 import re
 from collections import Counter
@@ -28,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from magbench.data.mag_frames import FrameRule
 from magbench.data.manifest import MAX_PROMPT, REFERENCES, ManifestRow, read_text
 from magbench.data.video import SUFFIXES
 from magbench.errors import ConfigError
@@ -199,21 +199,16 @@ def _clips(file: Path) -> dict[str, _Clip]:
         for number, row in enumerate(reader, start=2):
             path, caption, duration = (row[name] or "" for name in wanted)
             try:
-                history = switch_frame(float(duration))
-            except (ValueError, OverflowError):
+                seconds = float(duration)
+                if not 0 < seconds < 1e6:
+                    raise ValueError(duration)
+            except ValueError:
                 raise ConfigError(f"CSV '{file}', row {number}: duration {duration!r}", "give seconds") from None
             truth = (file.parent / path).absolute()
-            found[truth.stem] = _Clip(caption, history, str(truth) if truth.is_file() else "")
+            found[truth.stem] = _Clip(caption, FrameRule().switch(seconds), str(truth) if truth.is_file() else "")
     except csv.Error as error:
         raise ConfigError(f"'{file}' is not CSV: {error}", "give MAG-Bench's CSV") from error
     return found
-
-
-def switch_frame(seconds: float) -> int:
-    """Pixel frames that MAG-Bench gives of a clip: three quarters at 16 fps, rounded up to 12 n - 3."""
-    if not 0 < seconds < 1e6:
-        raise ValueError(seconds)
-    return math.ceil((math.floor(seconds * 0.75 * 16) + 3) / 12) * 12 - 3
 
 
 def _methods(folders: Sequence[Path]) -> dict[Path, str]:

@@ -13,9 +13,6 @@ from magbench.metrics.mini_case import not_mini, scenes_of
 from magbench.metrics.ssim import SSIM_WINDOW
 from magbench.records import CaseRecord, Series
 
-MAX_BYTES = 2**31
-"""Most memory for the frames of both visits."""
-
 
 @dataclass(frozen=True)
 class Return:
@@ -81,6 +78,7 @@ class SelfRetention(Metric):
     title = "Second visit to a place against the video's own first visit (PSNR, SSIM)"
     clock = "frames of the second visit"
     memory = "pairs"
+    memory_cap = 2**31
     needs = Needs()
     reductions = (
         Declared("gain", "higher", "dB", -PSNR_CAP, PSNR_CAP),
@@ -101,7 +99,7 @@ class SelfRetention(Metric):
         self._wanted = {t for one in found for t in (one.frame, *one.first, one.before)}
         if min(self._rows, info.width) < SSIM_WINDOW:
             return NotApplicable(f"frames of {info.width}x{info.height} are smaller than the SSIM window")
-        if 3 * info.width * self._rows * len(self._wanted) > MAX_BYTES:
+        if 3 * info.width * self._rows * len(self._wanted) > self.memory_cap:
             return NotApplicable(f"visits of {len(self._wanted)} frames of {info.width}x{info.height} are too long")
         return None
 
