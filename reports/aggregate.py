@@ -33,6 +33,7 @@ FROZEN = 0.5
 KEY_METRICS = (
     "landmark_recall",
     "retention",
+    "self_retention",
     "subject_consistency",
     "appearance_drift",
     HORIZON,
