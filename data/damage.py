@@ -7,6 +7,7 @@ up in a straight line from the onset to the clip's end, so that their strength i
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ def blur(frames: Iterable[Frame], dose: Dose) -> Iterator[Frame]:
 
     def change(frame: NDArray[np.float64], strength: float, _: int) -> NDArray[np.float64]:
         sigma = strength * min(frame.shape[:2])
-        blurred: NDArray[np.float64] = gaussian(frame, sigma, mode="nearest", channel_axis=-1)
+        blurred: NDArray[np.float64] = gaussian(frame, sigma, mode="nearest", channel_axis=-1)  # type: ignore[no-untyped-call]
         return blurred
 
     return _ramped(frames, dose, change)
@@ -127,7 +128,7 @@ def _ramped(
         yield _pixels(change(frame.astype(np.float64), strength, t)) if strength else frame
 
 
-def _pixels(picture: NDArray[np.float64]) -> Frame:
+def _pixels(picture: NDArray[np.floating[Any]]) -> Frame:
     return picture.round().clip(0, 255).astype(np.uint8)
 
 

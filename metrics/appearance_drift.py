@@ -25,9 +25,9 @@ BINS = 64
 """Of the histogram of each Lab channel."""
 DARK, BRIGHT = 5.0, 95.0
 """L* below and above which a pixel is in a tail of the exposure."""
-SCALES = {"colour": 20.0, "tails": 0.1, "contrast": 3.0, "saturation": 5.0, "sharpness": 0.3}
-"""Component to the distance that counts as 1: about what panning, zooming and things that enter a sound real clip do to
-it, so that no component drowns the others; docs/validation.md has the measurement."""
+SCALES = {"colour": 15.0, "tails": 0.2, "contrast": 3.0, "saturation": 4.0, "sharpness": 0.4}
+"""Component to the distance that counts as 1: somewhat more than pans, zooms and things that enter do to a sound real
+clip, so that no component drowns the others; docs/validation.md has the measurement."""
 COMPONENTS = ("colour", "layout", *tuple(SCALES)[1:])
 
 _RANGES = ((0.0, 100.0), (-110.0, 110.0), (-110.0, 110.0))

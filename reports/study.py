@@ -77,7 +77,7 @@ def draw(samples: Sequence[SampleRecord], options: StudyOptions) -> Study:
     dice = random.Random(f"magbench study {options.seed}")
     dice.shuffle(open_pairs)
     met, shown, cases, lefts = Counter[frozenset[str]](), Counter[str](), Counter[str](), Counter[tuple[str, str]]()
-    chosen = []
+    chosen: list[tuple[SampleRecord, SampleRecord]] = []
     while open_pairs and len(chosen) < options.pairs:
         pair = min(
             open_pairs,

@@ -39,6 +39,12 @@ TAIL = 0.15
 """Share of the clip, at its end, in which a damage is measured."""
 
 
+class _Killed(MagbenchError):
+    """A worker is gone; memory may have run out."""
+
+    exit_code = 1
+
+
 @dataclass(frozen=True)
 class Source:
     """A clean clip: rendered from a seed, or a given file."""
@@ -199,7 +205,7 @@ def run_validation(prepared: PreparedValidation, observe: Callable[[Event], None
         if isinstance(message, Event):
             observe(message)
         elif isinstance(message, Death):
-            raise MagbenchError(
+            raise _Killed(
                 f"the worker on {message.task.key} was killed by signal {message.signal}",
                 "repeat the command, with fewer --workers",
             )
