@@ -35,7 +35,7 @@ from magbench.runners.methods import BoundMethod, parse_method
 from magbench.runners.models import VideoModel, find_model
 from magbench.runners.policies.base import CachePolicy, Chunk, Geometry, LayerCache, Past
 from magbench.runners.prepare import Prepared, prepare
-from magbench.runners.references import render
+from magbench.runners.references import render, truth_frames
 from magbench.runners.rollout import Rollout, Writer, begin
 from magbench.runners.wan.sampler import renoise
 from magbench.store import RunStore
@@ -177,7 +177,7 @@ def make(root: Path, one: Set, size: Size) -> float:
     names: dict[tuple[ModuleType, str], object] = {
         (generate, "parse_method"): method,
         (generate, "begin"): begun,
-        (generate, "render"): lambda case, seed: render(case, 0),
+        (generate, "truth_frames"): lambda case, seed, frames: truth_frames(case, 0, frames),
         (execute, "write_previews"): lambda *_: None,
         (execute, "truth_of"): lambda job, real: truth(root, job.case),
     }

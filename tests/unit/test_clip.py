@@ -147,5 +147,6 @@ def test_a_head_of_another_shape_is_refused(tmp_path: Path, monkeypatch: pytest.
     torch.save(torch.nn.Linear(768, 1).state_dict(), path)
     assert len(laion_linear("cpu").weights_sha256) == 64
     torch.save(torch.nn.Linear(512, 1).state_dict(), path)
+    path.with_name(path.name + ".json").unlink()
     with pytest.raises(MissingWeightsError, match=r"is not the linear head on ViT-L/14"):
         laion_linear("cpu")

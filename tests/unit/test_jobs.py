@@ -86,6 +86,7 @@ NOT_PIXELS = [
     {"case": case(stratum="t")},
     {"case": case(truth_sha256="ff")},
     {"case": case(clip="/elsewhere/a.mkv", mirror=11)},
+    {"case": case(visits=((0.0, 1.0), (4.0, 5.0)), closed_path=True)},
     {"method": method(applicability="training-free transfer", reason="r")},
     {"method": method(budget_frames=9.0)},
     {"suite": suite(cases=3, seeds="[4, 5]")},
@@ -105,7 +106,8 @@ def test_what_does_not_change_pixels_does_not_change_the_key(change: dict[str, A
 
 
 def test_every_field_of_a_case_is_either_in_or_out_on_purpose() -> None:
-    assert set(CaseRecord.model_fields) - set(CASE_IDENTITY) == {"truth_sha256", "stratum", "clip", "mirror"}
+    out = {"truth_sha256", "stratum", "clip", "mirror", "visits", "closed_path"}
+    assert set(CaseRecord.model_fields) - set(CASE_IDENTITY) == out
 
 
 @pytest.mark.parametrize(

@@ -130,5 +130,6 @@ def test_weights_from_the_cache_folder_are_used_and_checked(
     assert torch.equal(loaded(clip), DINO(network, "cpu")(Clip(0, (0.0,), clip.frames)))
     assert len(loaded.weights_sha256) == 64
     save_file({"something": torch.zeros(1)}, path)
+    path.with_name(path.name + ".json").unlink()
     with pytest.raises(MissingWeightsError, match="does not fit DINO"):
         dino_vitb16("cpu")
