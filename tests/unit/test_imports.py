@@ -76,7 +76,7 @@ def loaded_by(code: str) -> set[str]:
 
 def test_vocabulary_imports_nothing_heavy() -> None:
     ours = "records store errors registry suite jobs stats options provenance comparison names reports metrics"
-    ours += " validation agreement reports.validation reports.agreement reports.study"
+    ours += " validation agreement reports.validation reports.agreement"
     names = [*ours.split(), "reports.comparison", "runners.pool", "runners.models"]
     assert loaded_by("\n".join(f"import magbench.{name}" for name in names)) == set()
 
