@@ -182,6 +182,8 @@ class ValidationRecord(Record):
     """Damages that these clips can't have, and why."""
     levels: dict[str, tuple[Level, ...]]
     findings: tuple[Finding, ...]
+    measured: tuple[Measured, ...]
+    """Every number behind them."""
     unclaimed: tuple[str, ...] = ()
     """Metrics that claim nothing."""
 

@@ -26,7 +26,7 @@ def matrix(record: ValidationRecord) -> Grid:
         f"{record.count('not measured')}; clips: {len(record.clips)}, damaged: {record.spec.damaged}",
         f"↑ ↓ the number follows the damage: rank correlation ρ at least {SEEN:g} in size; A: AUC against clean clips "
         "at the weakest visible strength",
-        "blind: Δ, the largest change in standard deviations of the clean clips, is below 1",
+        "blind: Δ, the largest change in standard deviations of the clean clips, is below 1; –: they are all alike",
         "+ the claim holds, - it fails, without a sign: not claimed or not measured",
         *(f"left out: {damage}: {reason}" for damage, reason in record.left_out.items()),
     ]

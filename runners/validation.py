@@ -212,8 +212,9 @@ def run_validation(prepared: PreparedValidation, observe: Callable[[Event], None
 
     with Pool(WorkerSpec("magbench.runners.validation:Worker", setup), min(prepared.workers, len(todo))) as pool:
         pool.run(todo, receive)
-    found = (read_record(_file(setup.root, task), Measured) for task in prepared.tasks)
-    levels, findings = conclude(setup.spec, prepared.wanted, [measured for measured in found if measured])
+    read = (read_record(_file(setup.root, task), Measured) for task in prepared.tasks)
+    measured = tuple(one for one in read if one)
+    levels, findings = conclude(setup.spec, prepared.wanted, measured)
     names = dict.fromkeys(_metric(endpoint) for endpoint in prepared.wanted)
     return ValidationRecord(
         magbench_version=__version__,
@@ -223,6 +224,7 @@ def run_validation(prepared: PreparedValidation, observe: Callable[[Event], None
         left_out=prepared.left_out,
         levels=levels,
         findings=findings,
+        measured=measured,
         unclaimed=prepared.unclaimed,
     )
 
