@@ -57,7 +57,7 @@ def describe(spec: str) -> dict[str, Any]:
 def _longer(method: str) -> str:
     """What becomes of videos longer than the release's tables; empty where its positions don't end."""
     frames = released_frames(method)
-    told = f"past latent frame {frames}; release: not applicable; here: extended, and labelled so"
+    told = f"past latent frame {frames} the release is not applicable; here it is extended, and labelled so"
     return "" if frames is None else told
 
 
