@@ -46,6 +46,7 @@ _WALK_METRICS = (
     "ssim_consecutive@default",
     "lpips_consecutive@mini",
     "temporal_flickering@default",
+    "self_retention@default",
     "motion@default",
     "cuts@default",
     "sink_returns@default",
