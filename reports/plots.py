@@ -148,7 +148,8 @@ def budget_figure(endpoints: Sequence[Endpoint], look: Mapping[str, Style], lege
         for order, line in enumerate(endpoint.lines):
             _draw_line(ax, line, look[line.family], 1 + 0.012 * (order - (len(endpoint.lines) - 1) / 2))
         bottom, top = ax.get_ylim()
-        off = [label for label, level in endpoint.references.items() if not bottom <= level <= top and label != "real"]
+        room = {label: top - bottom if label == "real" else 0.0 for label in endpoint.references}
+        off = [n for n, level in endpoint.references.items() if not bottom - room[n] <= level <= top + room[n]]
         for label, level in endpoint.references.items():
             if label not in off:
                 style = look[label]
