@@ -222,7 +222,7 @@ def test_check_policy_says_what_fails(tmp_path: Path, invoke: Invoke, monkeypatc
     done = invoke("check-policy", "./mine.py:Mine", "--json")
     assert done.code == 1
     found = json.loads(done.out)
-    assert (found["method"], found["ok"], len(found["checks"])) == ("mine.py:Mine", False, 12)
+    assert (found["method"], found["ok"], len(found["checks"])) == ("mine.py:Mine", False, 13)
     assert [check["name"] for check in found["checks"] if not check["ok"]] == ["budget", "memory"]
     (tmp_path / "mine.py").write_text(f"{good}    def layer(self, geometry): return 1 / 0\n")
     done = invoke("check-policy", "./mine.py:Mine")
