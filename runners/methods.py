@@ -222,6 +222,8 @@ def find_method(name: str) -> Method:
         policy = policy_in_file(path, cls)
         summary = documentation(policy).partition("\n\n")[0].replace("\n", " ")
         return PolicyFile(f"{path}:{cls}", summary, path, policy)
+    if name in METHODS:
+        return METHODS[name]
     known = all_methods()
     if name not in known:
         hint = did_you_mean(name, known)
