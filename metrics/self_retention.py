@@ -124,7 +124,7 @@ class SelfRetention(Metric):
             return NotApplicable("another prompt follows, so the place need not look the same")
         path = CameraPath.from_dict(case.path) if case.path else scenes[0].path()
         if path.turn_frame is None:
-            return NotApplicable(f"the prompt's camera {scenes[0].camera}, and never comes back")
+            return NotApplicable("the prompt's camera never comes back")
         self._rows = HEADROOM
         found = list(camera_returns(path, case.frames))
         return found or NotApplicable("the camera comes back to no place that was out of view within the video")
