@@ -318,12 +318,21 @@ def draw_curves(ax: Axes, panel: Panel, look: Mapping[str, Style]) -> None:
 def _draw(ax: Axes, panel: Panel, look: Mapping[str, Style]) -> list[str]:
     """Draw and frame the curves; returns the references that are mostly outside."""
     draw_curves(ax, panel, look)
-    framed = [c for c in panel.curves if not c.reference or c.label == "real"] or list(panel.curves)
-    bottom, top = _range(framed)
+    bottom, top = _frame(panel.curves)
     room = (top - bottom) * 0.08 or abs(top) * 0.05 or 0.05
     ax.set_ylim(bottom - room, top + room)
     low_end, high_end = bottom - room, top + room
     return [c.label for c in panel.curves if np.mean([low_end <= v <= high_end for v in c.mean]) < 0.5]
+
+
+def _frame(curves: Sequence[Curve]) -> tuple[float, float]:
+    """Room for the methods, and for `real` where it wouldn't squeeze them to less than a third."""
+    bottom, top = _range([c for c in curves if not c.reference] or curves)
+    real = [c for c in curves if c.label == "real"]
+    low, high = _range(real) if real else (bottom, top)
+    if top > bottom and max(high, top) - min(low, bottom) > 3 * (top - bottom):
+        return bottom, top
+    return min(low, bottom), max(high, top)
 
 
 def _range(curves: Sequence[Curve]) -> tuple[float, float]:
