@@ -105,8 +105,7 @@ def test_not_applicable(world: Tensor) -> None:
     def said(camera: str) -> str:
         return why(scored(world, prompt=Scene(**{**vars(SCENE), "camera": camera}).sentence()))
 
-    assert said("stands still") == "the prompt's camera never comes back"
-    assert "pans right quickly, and never" in said("pans right quickly")
+    assert said("stands still") == said("pans right quickly") == "the prompt's camera never comes back"
     assert "cannot read the prompt 'a cat'" in why(scored(world, prompt="a cat"))
     assert "another prompt follows" in why(scored(world, schedule=(Switch(at=3.0, prompt=SCENE.sentence()),)))
     assert "within the video" in why(scored(world[:40]))
