@@ -1,8 +1,9 @@
 """Learned features of frames, one pass per frame, shared by all metrics that need them."""
 
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import timm
 import torch
@@ -79,17 +80,25 @@ def lpips_heads() -> list[Tensor]:
     return [state[f"lin{layer}.model.1.weight"].flatten() for layer in range(5)]
 
 
-def fill(net: Network, path: Path, what: str) -> Network:
-    """Give a network made on the meta device the tensors of a weights file, all of them and no others.
+def pretrained(name: str, make: Callable[[], Network], what: str) -> tuple[Network, str]:
+    """A network with its weights, and the SHA-256 of their file.
+
+    Args:
+        name: Of the weights, in the manifest.
+        make: Makes the network, here without memory; all its tensors come from the file, which holds no others.
+        what: Its name, for messages.
 
     Raises:
-        MissingWeightsError: the file holds other tensors than the network.
+        MissingWeightsError: the weights aren't in the cache folder, or the file holds other tensors than the network.
     """
+    path, sha256 = find(name)
+    with torch.device("meta"):
+        net = make()
     try:
         net.load_state_dict(load_state(path), assign=True)
     except RuntimeError as error:
         raise MissingWeightsError(f"{path} does not fit {what}: {error}", "delete it and get it again") from error
-    return net
+    return net, sha256
 
 
 def lpips_alex(device: str) -> AlexNetLPIPS:
@@ -105,8 +114,40 @@ def lpips_alex(device: str) -> AlexNetLPIPS:
         raise MissingWeightsError(f"{path} does not fit AlexNet: {error}", "delete it and get it again") from error
 
 
-class DINO(Extractor):
-    """The class token of DINO ViT-B/16 (Caron et al. 2021).
+class FrameEncoder(Extractor):
+    """A network that turns each frame into a vector, a batch at a time.
+
+    Args:
+        net: The network.
+        view: What it reads, float32 [n, 3, h, w], before normalisation by ImageNet's mean and deviation.
+        device: Where to compute.
+        weights_sha256: Of the weights file.
+    """
+
+    _MEAN: tuple[float, ...] = (0.485, 0.456, 0.406)
+    _STD: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __init__(self, net: Any, view: Callable[[Clip], Tensor], device: str, weights_sha256: str = "") -> None:
+        self.device = torch.device(device)
+        self.weights_sha256 = weights_sha256
+        self._net, self._view = net.eval().to(self.device), view
+        self._mean, self._std = (
+            torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (self._MEAN, self._STD)
+        )
+
+    @torch.no_grad()
+    def __call__(self, clip: Clip) -> Tensor:
+        """float32 [n, width of the vector], not normalised."""
+        images = (clip.view(self._view).to(self.device) - self._mean) / self._std
+        return torch.cat([self._encode(images[start : start + BATCH]) for start in range(0, len(images), BATCH)])
+
+    def _encode(self, images: Tensor) -> Tensor:
+        vectors: Tensor = self._net(images)
+        return vectors
+
+
+class DINO(FrameEncoder):
+    """The class token of DINO ViT-B/16 (Caron et al. 2021), float32 [n, 768].
 
     Args:
         net: A timm vision transformer without head.
@@ -114,21 +155,8 @@ class DINO(Extractor):
         weights_sha256: Of the weights file.
     """
 
-    _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
     def __init__(self, net: nn.Module, device: str, weights_sha256: str = "") -> None:
-        self.device = torch.device(device)
-        self.weights_sha256 = weights_sha256
-        self._net = net.eval().to(self.device)
-        self._mean, self._std = (
-            torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (self._MEAN, self._STD)
-        )
-
-    @torch.no_grad()
-    def __call__(self, clip: Clip) -> Tensor:
-        """float32 [n, 768], not normalised."""
-        images = (clip.view(short_224).to(self.device) - self._mean) / self._std
-        return torch.cat([self._net(images[start : start + BATCH]) for start in range(0, len(images), BATCH)])
+        super().__init__(net, short_224, device, weights_sha256)
 
 
 def short_224(clip: Clip) -> Tensor:
@@ -152,7 +180,5 @@ def dino_vitb16(device: str) -> DINO:
     Raises:
         MissingWeightsError: its weights aren't in the cache folder.
     """
-    path, sha256 = find("dino-vitb16")
-    with torch.device("meta"):
-        net = dino_network()
-    return DINO(fill(net, path, "DINO ViT-B/16"), device, sha256)
+    net, sha256 = pretrained("dino-vitb16", dino_network, "DINO ViT-B/16")
+    return DINO(net, device, sha256)

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from magbench.metrics.backbones import BATCH, fill
-from magbench.metrics.base import Clip, Extractor
+from magbench.metrics.backbones import FrameEncoder, pretrained
+from magbench.metrics.base import Clip
 from magbench.metrics.resize import centre, planes, short_side
-from magbench.metrics.weights import find
 
 _SIDE = 224
 _ARCHITECTURES = {"clip-vit-b-32": "ViT-B-32-quickgelu", "clip-vit-l-14": "ViT-L-14-quickgelu"}
@@ -30,7 +29,7 @@ def clip_input_vbench(clip: Clip) -> Tensor:
     return centre(short_side(planes(clip), _SIDE, "bicubic", antialias=False), _SIDE).div(255)
 
 
-class CLIP(Extractor):
+class CLIP(FrameEncoder):
     """Embeddings of frames and of texts.
 
     Args:
@@ -42,20 +41,9 @@ class CLIP(Extractor):
 
     _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-    def __init__(self, net: Any, view: Callable[[Clip], Tensor], device: str, weights_sha256: str = "") -> None:
-        self.device = torch.device(device)
-        self.weights_sha256 = weights_sha256
-        self._net, self._view = net.eval().to(self.device), view
-        self._mean, self._std = (
-            torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (self._MEAN, self._STD)
-        )
-
-    @torch.no_grad()
-    def __call__(self, clip: Clip) -> Tensor:
-        """float32 [n, width of the embedding], not normalised."""
-        images = (clip.view(self._view).to(self.device) - self._mean) / self._std
-        parts = [self._net.encode_image(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
-        return torch.cat(parts)
+    def _encode(self, images: Tensor) -> Tensor:
+        vectors: Tensor = self._net.encode_image(images)
+        return vectors
 
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Tensor:
@@ -88,8 +76,8 @@ def clip_network(architecture: str) -> nn.Module:
 @cache
 def _loaded(name: str, device: str) -> tuple[nn.Module, str]:
     """One network for all that read it, and the SHA-256 of its weights."""
-    path, sha256 = find(name)
-    net = fill(clip_network(_ARCHITECTURES[name]), path, f"CLIP {_ARCHITECTURES[name]}")
+    architecture = _ARCHITECTURES[name]
+    net, sha256 = pretrained(name, lambda: clip_network(architecture), f"CLIP {architecture}")
     return causal(net).to(device), sha256
 
 

@@ -1,17 +1,13 @@
 """DINO and DINOv2 as their torch.hub code runs them, which VBench scores with: any input size, its own way."""
 
-from collections.abc import Callable
-from typing import Any
-
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from magbench.metrics.backbones import BATCH, dino_network, fill
-from magbench.metrics.base import Clip, Extractor
+from magbench.metrics.backbones import FrameEncoder, dino_network, pretrained
+from magbench.metrics.base import Clip
 from magbench.metrics.resize import centre, planes, short_side
-from magbench.metrics.weights import find
 
 
 def dino_input_vbench(clip: Clip) -> Tensor:
@@ -24,7 +20,7 @@ def dinov2_input_vbench(clip: Clip) -> Tensor:
     return centre(short_side(planes(clip), 256, "bicubic", antialias=True), 224).div(255)
 
 
-class HubViT(Extractor):
+class HubViT(FrameEncoder):
     """The class token of a vision transformer on pictures of any size.
 
     What differs from timm: the convolution drops the rows and columns that don't fill a patch, and position embeddings
@@ -38,23 +34,7 @@ class HubViT(Extractor):
         weights_sha256: Of the weights file.
     """
 
-    _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-    def __init__(self, net: Any, view: Callable[[Clip], Tensor], device: str, weights_sha256: str = "") -> None:
-        self.device = torch.device(device)
-        self.weights_sha256 = weights_sha256
-        self._net, self._view = net.eval().to(self.device), view
-        self._mean, self._std = (
-            torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (self._MEAN, self._STD)
-        )
-
-    @torch.no_grad()
-    def __call__(self, clip: Clip) -> Tensor:
-        """float32 [n, width of the transformer], not normalised."""
-        images = (clip.view(self._view).to(self.device) - self._mean) / self._std
-        return torch.cat([self._token(images[start : start + BATCH]) for start in range(0, len(images), BATCH)])
-
-    def _token(self, images: Tensor) -> Tensor:
+    def _encode(self, images: Tensor) -> Tensor:
         patches = self._net.patch_embed.proj(images)
         rows, columns = patches.shape[2:]
         square = images.shape[2] == images.shape[3]
@@ -85,10 +65,8 @@ def dino_vitb16_vbench(device: str) -> HubViT:
     Raises:
         MissingWeightsError: its weights aren't in the cache folder.
     """
-    path, sha256 = find("dino-vitb16")
-    with torch.device("meta"):
-        net = dino_network()
-    return HubViT(fill(net, path, "DINO ViT-B/16"), dino_input_vbench, device, sha256)
+    net, sha256 = pretrained("dino-vitb16", dino_network, "DINO ViT-B/16")
+    return HubViT(net, dino_input_vbench, device, sha256)
 
 
 def dinov2_vitb14_vbench(device: str) -> HubViT:
@@ -97,7 +75,5 @@ def dinov2_vitb14_vbench(device: str) -> HubViT:
     Raises:
         MissingWeightsError: its weights aren't in the cache folder.
     """
-    path, sha256 = find("dinov2-vitb14")
-    with torch.device("meta"):
-        net = dinov2_network()
-    return HubViT(fill(net, path, "DINOv2 ViT-B/14"), dinov2_input_vbench, device, sha256)
+    net, sha256 = pretrained("dinov2-vitb14", dinov2_network, "DINOv2 ViT-B/14")
+    return HubViT(net, dinov2_input_vbench, device, sha256)

@@ -3,14 +3,13 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 from torchvision.models.optical_flow import raft_large
 
-from magbench.metrics.backbones import fill
+from magbench.metrics.backbones import pretrained
 from magbench.metrics.base import Clip, Extractor
 from magbench.metrics.resize import planes
-from magbench.metrics.weights import find
 
 UPDATES = 20
 """Refinements of the flow; torchvision's default is 12."""
@@ -55,7 +54,5 @@ def raft_things(device: str) -> RAFT:
     Raises:
         MissingWeightsError: its weights aren't in the cache folder.
     """
-    path, sha256 = find("raft-large-things")
-    with torch.device("meta"):
-        net: nn.Module = raft_large()
-    return RAFT(fill(net, path, "RAFT large"), device, sha256)
+    net, sha256 = pretrained("raft-large-things", raft_large, "RAFT large")
+    return RAFT(net, device, sha256)
