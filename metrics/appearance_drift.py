@@ -8,17 +8,16 @@ import torch
 from numpy.typing import NDArray
 from skimage.color import rgb2lab
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
+from torch.nn.functional import adaptive_avg_pool2d
 
 from magbench.metrics.base import Clip, Declared, Info, Metric, NotApplicable, Scores
 from magbench.metrics.clock import Clock
 from magbench.metrics.drift import declared, functionals
+from magbench.metrics.resize import small
 from magbench.records import Series
 
 WINDOW = 2.0
 """Seconds per window; the first window is the reference."""
-SIDE = 96
-"""Short side in pixels at which colours are read; smaller videos keep their size."""
 GRID = 4
 """Cells per side of the spatial layout."""
 BINS = 64
@@ -160,12 +159,7 @@ class _Window:
 
 def thumbnails(clip: Clip) -> NDArray[np.float32]:
     """View: float32 [n, h, w, 3], CIE Lab (D65), at most 96 px on the short side."""
-    frames = clip.frames.permute(0, 3, 1, 2).float().div(255)
-    short = min(frames.shape[2:])
-    if short > SIDE:
-        size = [round(side * SIDE / short) for side in frames.shape[2:]]
-        frames = interpolate(frames, size=size, mode="area")
-    return np.asarray(rgb2lab(frames.permute(0, 2, 3, 1).cpu().numpy()), np.float32)
+    return np.asarray(rgb2lab(clip.view(small).permute(0, 2, 3, 1).cpu().numpy()), np.float32)
 
 
 def mean_gradient(clip: Clip) -> list[float]:

@@ -18,7 +18,7 @@ _ARCHITECTURES = {"clip-vit-b-32": "ViT-B-32-quickgelu", "clip-vit-l-14": "ViT-L
 
 def clip_input(clip: Clip) -> Tensor:
     """View: float32 [n, 3, 224, 224] in [0, 1]; bicubic, antialiased, clamped, centre crop."""
-    return centre(short_side(planes(clip), _SIDE, "bicubic", antialias=True), _SIDE).div(255).clamp(0, 1)
+    return centre(short_side(clip.view(planes), _SIDE, "bicubic", antialias=True), _SIDE).div(255).clamp(0, 1)
 
 
 def clip_input_vbench(clip: Clip) -> Tensor:
@@ -26,7 +26,7 @@ def clip_input_vbench(clip: Clip) -> Tensor:
 
     A sharp edge overshoots [0, 1]. OpenAI's own preparation is another: the two differ by some 32 dB.
     """
-    return centre(short_side(planes(clip), _SIDE, "bicubic", antialias=False), _SIDE).div(255)
+    return centre(short_side(clip.view(planes), _SIDE, "bicubic", antialias=False), _SIDE).div(255)
 
 
 class CLIP(FrameEncoder):

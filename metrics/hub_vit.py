@@ -12,12 +12,12 @@ from magbench.metrics.resize import centre, planes, short_side
 
 def dino_input_vbench(clip: Clip) -> Tensor:
     """View: float32 [n, 3, h, w] in [0, 1]; short side 224, bilinear without antialias, no crop: 480x832 is 224x388."""
-    return short_side(planes(clip), 224, "bilinear", antialias=False).div(255)
+    return short_side(clip.view(planes), 224, "bilinear", antialias=False).div(255)
 
 
 def dinov2_input_vbench(clip: Clip) -> Tensor:
     """View: float32 [n, 3, 224, 224]; short side 256, bicubic, antialiased, not clamped, centre crop."""
-    return centre(short_side(planes(clip), 256, "bicubic", antialias=True), 224).div(255)
+    return centre(short_side(clip.view(planes), 256, "bicubic", antialias=True), 224).div(255)
 
 
 class HubViT(FrameEncoder):

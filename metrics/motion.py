@@ -5,15 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from skimage.registration import optical_flow_ilk
-from torch.nn.functional import interpolate
 
 from magbench.metrics.base import Clip, Declared, Info, Metric, NotApplicable, Scores
 from magbench.metrics.clock import Clock
 from magbench.metrics.consecutive import Pair, Pairs
+from magbench.metrics.resize import small
 from magbench.records import Series
 
-SIDE = 96
-"""Short side in pixels at which motion is measured; smaller videos keep their size."""
 FLOW_EVERY = 0.5
 """Seconds between the pairs whose flow is measured; freezing is looked for in all of them."""
 LONGEST = 0.25
@@ -125,10 +123,6 @@ def flow_lengths(pair: Pair[NDArray[np.float32]], warps: int = 10) -> tuple[floa
 
 def grey(clip: Clip) -> NDArray[np.float32]:
     """View: float32 [n, h, w] in [0, 1], BT.601 luma, at most 96 px on the short side."""
-    frames = clip.frames.permute(0, 3, 1, 2).float().div(255)
-    short = min(frames.shape[2:])
-    if short > SIDE:
-        frames = interpolate(frames, size=[round(side * SIDE / short) for side in frames.shape[2:]], mode="area")
     weights = np.array([0.299, 0.587, 0.114], np.float32)
-    luma: NDArray[np.float32] = np.einsum("nchw,c->nhw", frames.cpu().numpy(), weights)
+    luma: NDArray[np.float32] = np.einsum("nchw,c->nhw", clip.view(small).cpu().numpy(), weights)
     return luma

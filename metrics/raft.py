@@ -34,7 +34,7 @@ class RAFT(Extractor):
     @torch.no_grad()
     def __call__(self, clip: Clip) -> Tensor:
         """float32 [n - 1, 2, h, w]: pixels to the right and down from each frame to the next, the padding included."""
-        images = padded(planes(clip).to(self.device).div(127.5).sub(1))
+        images = padded(clip.view(planes).to(self.device).div(127.5).sub(1))
         flows = [
             self._net(images[index : index + 1], images[index + 1 : index + 2], num_flow_updates=UPDATES)[-1]
             for index in range(len(images) - 1)

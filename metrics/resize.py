@@ -1,4 +1,4 @@
-"""How frames are brought to the size that a backbone reads: short side first, then a centre crop."""
+"""How frames are brought to the size that a metric reads: small ones by area, a backbone's by short side and crop."""
 
 from typing import Literal
 
@@ -7,10 +7,22 @@ from torch.nn.functional import interpolate
 
 from magbench.metrics.base import Clip
 
+SMALL = 96
+"""Pixels of the short side of small frames."""
+
 
 def planes(clip: Clip) -> Tensor:
-    """A clip's frames, float32 [n, 3, height, width] in [0, 255]."""
+    """View: float32 [n, 3, height, width] in [0, 255]."""
     return clip.frames.permute(0, 3, 1, 2).float()
+
+
+def small(clip: Clip) -> Tensor:
+    """View: float32 [n, 3, height, width] in [0, 1], at most `SMALL` px on the short side, by averaging areas."""
+    frames = clip.view(planes).div(255)
+    short = min(frames.shape[2:])
+    if short <= SMALL:
+        return frames
+    return interpolate(frames, size=[round(side * SMALL / short) for side in frames.shape[2:]], mode="area")
 
 
 def short_side(images: Tensor, size: int, mode: Literal["bilinear", "bicubic"], antialias: bool) -> Tensor:

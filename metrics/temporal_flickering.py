@@ -9,6 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from magbench.metrics.base import Clip, Declared, Info, Metric, NotApplicable, Scores
 from magbench.metrics.consecutive import Pairs
+from magbench.metrics.resize import planes
 from magbench.records import Series
 
 GRID = 4
@@ -91,7 +92,7 @@ class _Turns:
 
 def cells(clip: Clip) -> Tensor:
     """View: float32 [n, 3, 4, 4], mean colours in grey levels 0 to 255."""
-    return adaptive_avg_pool2d(clip.frames.permute(0, 3, 1, 2).float(), GRID).cpu()
+    return adaptive_avg_pool2d(clip.view(planes), GRID).cpu()
 
 
 class TemporalFlickeringVBench(Metric):

@@ -6,6 +6,7 @@ from skimage.color import rgb2lab
 from torch.nn.functional import adaptive_avg_pool2d
 
 from magbench.metrics.base import Clip
+from magbench.metrics.resize import planes
 
 SIDE = 8
 """Tiles per side."""
@@ -16,7 +17,7 @@ Tiles = NDArray[np.float32]
 
 def tiles(clip: Clip) -> Tiles:
     """View: float32 [n, 8, 8, 3], the Lab colours (D65) of the mean RGB of each tile."""
-    means = adaptive_avg_pool2d(clip.frames.permute(0, 3, 1, 2).float(), SIDE) / 255
+    means = adaptive_avg_pool2d(clip.view(planes), SIDE) / 255
     return np.asarray(rgb2lab(means.permute(0, 2, 3, 1).cpu().numpy()), np.float32)
 
 
